@@ -1,0 +1,69 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace cpvt {
+
+namespace {
+
+struct Descriptor {
+  int fd;
+  explicit Descriptor(const std::filesystem::path& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd < 0) throw Error("{}: cannot open: {}", path.string(), std::strerror(errno));
+  }
+  ~Descriptor() { close(fd); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+};
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+  const Descriptor file(path);
+  struct stat status {};
+  if (fstat(file.fd, &status) != 0) throw Error("{}: cannot stat: {}", path.string(), std::strerror(errno));
+  if (!S_ISREG(status.st_mode)) throw Error("{}: expected a file, found something else", path.string());
+  size_ = static_cast<size_t>(status.st_size);
+  if (size_ == 0) return;  // an empty range cannot be mapped; an empty span says all there is
+  void* address = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  if (address == MAP_FAILED) throw Error("{}: cannot map {} bytes: {}", path.string(), size_, std::strerror(errno));
+  data_ = static_cast<const std::byte*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::drop_pages() const {
+  if (data_ != nullptr) madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+}
+
+void write_file(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write) {
+  auto beside = path;
+  beside += fmt::format(".{}.partial", getpid());
+  try {
+    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
+    if (!out) throw Error("{}: cannot create: {}", beside.string(), std::strerror(errno));
+    write(out);
+    out.close();
+    if (!out) throw Error("{}: cannot write: {}", path.string(), std::strerror(errno));
+    std::filesystem::rename(beside, path);
+  } catch (const std::exception& e) {
+    std::error_code ignored;
+    std::filesystem::remove(beside, ignored);
+    if (dynamic_cast<const std::filesystem::filesystem_error*>(&e) == nullptr) throw;
+    throw Error("{}: cannot write: {}", path.string(), e.what());
+  }
+}
+
+}  // namespace cpvt
