@@ -7,7 +7,8 @@
 
 namespace cpvt {
 
-/// The one exception of the project. Its message is for the user: it names the thing, what was expected, what was found.
+/// The one exception of the project. Its message is for the user: it names the thing, what was expected, what was
+/// found.
 class Error : public std::runtime_error {
  public:
   template <class... Args>

@@ -20,8 +20,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls body(item, thread) once for every item in [0, items), 0 <= thread < threads(), and returns when all are done.
-  /// Items are handed out in rising order to whoever is free; bodies must not depend on who gets which, nor throw.
+  /// Calls body(item, thread) once for every item in [0, items), 0 <= thread < threads(), and returns when all are
+  /// done. Items are handed out in rising order to whoever is free; bodies must not depend on who gets which, nor
+  /// throw.
   void run(int64_t items, const std::function<void(int64_t item, int thread)>& body);
 
  private:

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/graph.h"
+#include "engine/token_layout.h"
+
+namespace cpvt {
+
+/// Rows that a value has for a batch.
+int64_t row_count(Rows rows, const TokenLayout& layout);
+
+/// Floating-point operations of one node on one batch: a multiply-add counts two, an exponential or square root one.
+int64_t flops(const Graph& graph, const Node& node, const TokenLayout& layout);
+
+/// Of a whole forward pass.
+int64_t flops(const Graph& graph, const TokenLayout& layout);
+
+}  // namespace cpvt

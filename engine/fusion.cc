@@ -1,0 +1,97 @@
+#include "engine/fusion.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace cpvt {
+
+namespace {
+
+/// How often each value is read, being an output counting as a reading.
+std::vector<int> count_readers(const Graph& graph) {
+  std::vector<int> readers(static_cast<size_t>(graph.value_count()), 0);
+  for (const Node& node : graph.nodes()) {
+    for (const ValueId id : node.inputs) ++readers[static_cast<size_t>(id)];
+  }
+  for (const auto& [name, id] : graph.outputs()) ++readers[static_cast<size_t>(id)];
+  return readers;
+}
+
+/// A Linear that `node` can swallow into one Linear: which input it comes by, and the Linear that does the work of
+/// both.
+struct Match {
+  size_t input;
+  ops::Linear fused;
+};
+
+std::optional<Match> match(const Node& node, const std::vector<const ops::Linear*>& maker) {
+  if (std::holds_alternative<ops::Gelu>(node.op)) {
+    const ops::Linear* linear = maker[0];
+    if (linear == nullptr || linear->activation != ops::Activation::kNone || linear->residual) return {};
+    ops::Linear fused = *linear;
+    fused.activation = ops::Activation::kGelu;
+    return Match{0, fused};
+  }
+  if (std::holds_alternative<ops::Add>(node.op) && node.inputs[0] != node.inputs[1]) {
+    for (const size_t input : {size_t{1}, size_t{0}}) {
+      const ops::Linear* linear = maker[input];
+      if (linear == nullptr || linear->residual) continue;
+      ops::Linear fused = *linear;
+      fused.residual = true;
+      return Match{input, fused};
+    }
+  }
+  return {};
+}
+
+/// Swallows the first match; nothing when there is none.
+std::optional<Graph> fuse_once(const Graph& graph) {
+  const std::vector<int> readers = count_readers(graph);
+  std::vector<const Node*> maker(static_cast<size_t>(graph.value_count()), nullptr);
+  for (const Node& node : graph.nodes()) maker[static_cast<size_t>(node.output)] = &node;
+
+  const Node* swallowed = nullptr;
+  const Node* swallower = nullptr;
+  std::optional<Match> found;
+  for (const Node& node : graph.nodes()) {
+    std::vector<const ops::Linear*> linears;
+    for (const ValueId id : node.inputs) {
+      const bool only_reader = readers[static_cast<size_t>(id)] == 1;
+      linears.push_back(only_reader ? std::get_if<ops::Linear>(&maker[static_cast<size_t>(id)]->op) : nullptr);
+    }
+    if ((found = match(node, linears))) {
+      swallower = &node;
+      swallowed = maker[static_cast<size_t>(node.inputs[found->input])];
+      break;
+    }
+  }
+  if (!found) return {};
+
+  Graph result;
+  std::vector<ValueId> renamed(static_cast<size_t>(graph.value_count()), -1);
+  const auto rename = [&](ValueId id) { return renamed[static_cast<size_t>(id)]; };
+  for (const Node& node : graph.nodes()) {
+    if (&node == swallowed) continue;
+    std::vector<ValueId> inputs;
+    if (&node == swallower) {
+      for (const ValueId id : swallowed->inputs) inputs.push_back(rename(id));
+      if (found->fused.residual) inputs.push_back(rename(node.inputs[1 - found->input]));
+      renamed[static_cast<size_t>(node.output)] = result.add(swallowed->name, found->fused, inputs);
+    } else {
+      std::transform(node.inputs.begin(), node.inputs.end(), std::back_inserter(inputs), rename);
+      renamed[static_cast<size_t>(node.output)] = result.add(node.name, node.op, inputs);
+    }
+  }
+  for (const auto& [name, id] : graph.outputs()) result.set_output(name, rename(id));
+  return result;
+}
+
+}  // namespace
+
+Graph fuse(const Graph& graph) {
+  Graph result = graph;
+  while (auto next = fuse_once(result)) result = std::move(*next);
+  return result;
+}
+
+}  // namespace cpvt

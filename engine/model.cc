@@ -1,0 +1,31 @@
+#include "engine/model.h"
+
+#include <utility>
+
+#include "engine/fusion.h"
+#include "engine/models/cpvt.h"
+
+namespace cpvt {
+
+std::shared_ptr<const Model> Model::load(const std::filesystem::path& path,
+                                         const std::optional<std::filesystem::path>& config) {
+  return std::make_shared<const Model>(Checkpoint::load(path, config));
+}
+
+Model::Model(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)), graph_(fuse(build_cpvt(checkpoint_))) {}
+
+Executable::Executable(std::shared_ptr<const Model> model, std::shared_ptr<const Backend> backend)
+    : Executable(model->graph(), std::move(backend)) {
+  model_ = std::move(model);
+  model_->checkpoint().drop_pages();  // what the kernels need of the file they have packed
+}
+
+Executable::Executable(Graph graph, std::shared_ptr<const Backend> backend)
+    : graph_(std::move(graph)), backend_(std::move(backend)) {
+  for (const Node& node : graph_.nodes()) {
+    kernels_.push_back(std::visit([&](const auto& op) { return backend_->bind(op); }, node.op));
+    weight_bytes_ += kernels_.back().weight_bytes;
+  }
+}
+
+}  // namespace cpvt

@@ -1,0 +1,97 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/cost.h"
+
+namespace cpvt {
+
+namespace {
+
+const ops::PatchEmbed& embedding(const Graph& graph) {
+  for (const Node& node : graph.nodes()) {
+    if (const auto* op = std::get_if<ops::PatchEmbed>(&node.op)) return *op;
+  }
+  throw Error("the graph has no patch embedding: nothing reads the images");
+}
+
+double mebibytes(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+}  // namespace
+
+Runner::Runner(std::shared_ptr<const Executable> executable, size_t memory_limit)
+    : executable_(std::move(executable)), memory_limit_(memory_limit), stream_(executable_->backend().make_stream()) {}
+
+const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::string> wanted) {
+  const Graph& graph = executable_->graph();
+  const ops::PatchEmbed& embed = embedding(graph);
+  TokenLayout layout = TokenLayout::of(sizes, embed.patch(), embed.class_token.has_value());
+  std::vector<std::string> names(wanted.begin(), wanted.end());
+  std::sort(names.begin(), names.end());
+
+  const auto cached = std::find_if(plans_.begin(), plans_.end(),
+                                   [&](const Plan& p) { return p.layout == layout && p.wanted == names; });
+  if (cached != plans_.end()) {
+    plans_.splice(plans_.begin(), plans_, cached);
+    return plans_.front();
+  }
+
+  Plan made = Plan::make(*executable_, std::move(layout), std::move(names), *stream_);
+  const size_t weights = executable_->weight_bytes();
+  const size_t limit = memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory();
+  if (weights + made.bytes() > limit) {
+    throw Error(
+        "{} images, {} tokens: needs {:.1f} MiB (weights {:.1f}, arena {:.1f}, positions {:.1f}), {} {:.1f} MiB",
+        sizes.size(), made.layout.rows, mebibytes(weights + made.bytes()), mebibytes(weights),
+        mebibytes(made.arena_bytes), mebibytes(made.position_bytes), memory_limit_ != 0 ? "the limit is" : "there are",
+        mebibytes(limit));
+  }
+  made.fill_positions(graph);
+  plans_.push_front(std::move(made));
+  if (plans_.size() > kCachedPlans) plans_.pop_back();
+  return plans_.front();
+}
+
+void Runner::run(std::span<const ImageView> images, std::span<const std::string> wanted) {
+  std::vector<ImageSize> sizes;
+  for (const ImageView& image : images) sizes.push_back(image.size);
+  const Plan& p = plan(sizes, wanted);
+  std::byte* arena = stream_->arena(p.arena_bytes);
+  arena_ = arena;
+  const auto at = [&](size_t offset) { return reinterpret_cast<float*>(arena + offset); };
+
+  const Graph& graph = executable_->graph();
+  std::vector<const float*> inputs;
+  std::vector<const float*> positions;
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const Node& node = graph.nodes()[i];
+    inputs.clear();
+    for (const ValueId id : node.inputs) inputs.push_back(at(p.value_offset[static_cast<size_t>(id)]));
+    positions.clear();
+    for (const auto& table : p.positions[i]) positions.push_back(table->data());
+    executable_->kernel(i).run({.stream = *stream_,
+                                .layout = p.layout,
+                                .rows = row_count(graph.value(node.output).rows, p.layout),
+                                .images = images,
+                                .positions = positions,
+                                .inputs = inputs,
+                                .output = at(p.value_offset[static_cast<size_t>(node.output)]),
+                                .workspace = at(p.workspace_offset[i])});
+  }
+}
+
+std::span<const float> Runner::output(std::string_view name) const {
+  const Graph& graph = executable_->graph();
+  const ValueId id = graph.output(name);
+  const Plan& p = plans_.front();
+  if (std::find(p.wanted.begin(), p.wanted.end(), name) == p.wanted.end()) {
+    throw Error("output '{}' was not asked for in the last run", name);
+  }
+  const Value& value = graph.value(id);
+  const auto* data = reinterpret_cast<const float*>(arena_ + p.value_offset[static_cast<size_t>(id)]);
+  return {data, static_cast<size_t>(row_count(value.rows, p.layout) * value.width)};
+}
+
+}  // namespace cpvt
