@@ -30,7 +30,7 @@ class Checkpoint {
   /// By the schema's canonical name, whatever the file's spelling. Throws Error for a name that the schema has not.
   const Tensor& tensor(const std::string& name) const;
 
-  int64_t parameters() const;  // elements of all tensors
+  int64_t parameters() const { return parameters_; }  // elements of all tensors
   uint64_t bytes_on_disk() const { return file_.file_size(); }
   const std::filesystem::path& weights_path() const { return file_.path(); }
 
@@ -42,10 +42,12 @@ class Checkpoint {
 
  private:
   Checkpoint(Config config, SafetensorsFile file) : config_(std::move(config)), file_(std::move(file)) {}
+  void load_tensors();
 
   Config config_;
   SafetensorsFile file_;
   std::map<std::string, Tensor> tensors_;
+  int64_t parameters_ = 0;
   std::vector<std::string> notes_;
 };
 

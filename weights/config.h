@@ -20,13 +20,14 @@ struct Config {
     int kernel = 3;             // odd, 3 to 27
   };
 
-  /// What timm's evaluation transform needs. mean and std have in_chans values, in units of pixel / 255.
+  /// What timm's evaluation transform needs. mean and std have in_chans values, in units of pixel / 255; they are empty
+  /// where in_chans is not 3 and config.json does not tell them: such a model takes tensors, but no image files.
   struct Preprocessing {
     std::vector<float> mean{0.485F, 0.456F, 0.406F};
     std::vector<float> std{0.229F, 0.224F, 0.225F};
     Interpolation interpolation = Interpolation::kBicubic;
     double crop_pct = 0.9;
-    std::array<int, 3> input_size{3, 224, 224};  // C, H, W
+    std::array<int, 3> input_size{3, 224, 224};  // C, H, W; by default in_chans and img_size
   };
 
   int embed_dim = 192;
@@ -55,6 +56,12 @@ struct Config {
   /// JSON object, a key used twice, unknown or of the wrong type, and a value outside its range.
   static Config parse(std::string_view json, std::string_view origin);
   static Config load(const std::filesystem::path& path);
+
+  /// Throws Error naming `origin` and the key where a value is outside its range or contradicts another one.
+  void check(std::string_view origin) const;
+
+  /// Sets the defaults of pretrained_cfg that follow from in_chans and img_size.
+  void follow_image();
 };
 
 std::string_view name_of(Config::GlobalPool value);

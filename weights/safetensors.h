@@ -17,10 +17,11 @@ namespace cpvt {
 ///
 /// The rules, each an Error naming the file, the tensor, what was expected and what was found:
 /// at least 8 bytes; a header of at most 100,000,000 bytes that lies inside the file; strict UTF-8 JSON, one object,
-/// starting with '{', nothing but spaces after it; no name twice, neither of a tensor nor inside one's description;
+/// starting with '{', nothing but whitespace after it; no name twice, neither of a tensor nor inside one's description;
 /// `__metadata__` maps strings to strings; a tensor has exactly `dtype`, `shape` and `data_offsets`; a dtype of the
-/// format; extents that are non-negative integers (rank 0 and zero extents are allowed) whose product does not overflow;
-/// ranges that hold exactly the elements and together cover the data, without hole, overlap or trailing bytes.
+/// format; extents that are non-negative integers (rank 0 and zero extents are allowed) whose product does not
+/// overflow; ranges that hold exactly the elements and together cover the data, without hole, overlap or trailing
+/// bytes.
 class SafetensorsFile {
  public:
   struct Entry {
@@ -36,6 +37,9 @@ class SafetensorsFile {
   const std::map<std::string, Entry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   uint64_t file_size() const { return file_->bytes().size(); }
+
+  /// The dtypes that `load` takes: F32, F16, BF16, F64.
+  static bool is_loadable(DType dtype);
 
   /// The tensor as float32: a view of the mapped file for aligned F32; a converted copy for F16 and BF16 (exact) and
   /// F64 (rounded to nearest even; a finite value that rounds to infinity is an Error, since it would not be what was

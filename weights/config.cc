@@ -1,0 +1,375 @@
+#include "weights/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "weights/json.h"
+
+namespace cpvt {
+
+using nlohmann::json;
+
+namespace {
+
+// Far above every model there is, and low enough that no product of extents overflows an int64_t.
+constexpr int kMaxEmbedDim = 1 << 16;
+constexpr int kMaxHiddenDim = 1 << 20;
+constexpr int kMaxDepth = 1024;
+constexpr int kMaxPatchSize = 1024;
+constexpr int kMaxChannels = 1024;
+constexpr int kMaxClasses = 1 << 24;
+constexpr int kMaxImageSize = 1 << 16;
+constexpr double kMaxPixel = 1e6;  // for mean and std
+
+// Keys of config.json that only describe: the sole ones that are read over.
+constexpr std::string_view kDescriptiveKeys[] = {"_comment", "model_name", "label_descriptions"};
+
+// The keys of timm's PretrainedCfg (timm/models/_pretrained.py) that say where weights come from, how they are adapted
+// to other heads and sizes, and how they were tested; none of them changes what evaluation does to an image here.
+constexpr std::string_view kDescriptivePretrainedKeys[] = {"url",
+                                                           "file",
+                                                           "state_dict",
+                                                           "hf_hub_id",
+                                                           "hf_hub_filename",
+                                                           "source",
+                                                           "architecture",
+                                                           "tag",
+                                                           "custom_load",
+                                                           "test_input_size",
+                                                           "min_input_size",
+                                                           "fixed_input_size",
+                                                           "test_crop_pct",
+                                                           "num_classes",
+                                                           "label_offset",
+                                                           "label_names",
+                                                           "label_descriptions",
+                                                           "pool_size",
+                                                           "test_pool_size",
+                                                           "first_conv",
+                                                           "classifier",
+                                                           "license",
+                                                           "description",
+                                                           "origin_url",
+                                                           "paper_name",
+                                                           "paper_ids",
+                                                           "notes"};
+
+template <class Enum>
+using Names = std::span<const std::pair<Enum, std::string_view>>;
+
+constexpr std::pair<Config::GlobalPool, std::string_view> kGlobalPools[] = {{Config::GlobalPool::kToken, "token"},
+                                                                            {Config::GlobalPool::kAvg, "avg"}};
+constexpr std::pair<Config::PosEmbed, std::string_view> kPosEmbeds[] = {{Config::PosEmbed::kPeg, "peg"},
+                                                                        {Config::PosEmbed::kLearned, "learned"},
+                                                                        {Config::PosEmbed::kSincos, "sincos"},
+                                                                        {Config::PosEmbed::kNone, "none"}};
+constexpr std::pair<Config::Interpolation, std::string_view> kInterpolations[] = {
+    {Config::Interpolation::kNearest, "nearest"},   {Config::Interpolation::kBox, "box"},
+    {Config::Interpolation::kBilinear, "bilinear"}, {Config::Interpolation::kHamming, "hamming"},
+    {Config::Interpolation::kBicubic, "bicubic"},   {Config::Interpolation::kLanczos, "lanczos"}};
+
+template <class Enum>
+std::string_view find_name(Names<Enum> names, Enum value) {
+  return std::find_if(names.begin(), names.end(), [&](const auto& item) { return item.first == value; })->second;
+}
+
+/// Reads the members of one JSON object, and afterwards refuses those that nobody asked for.
+class Members {
+ public:
+  /// `prefix` is put before the names of keys in errors: "" or "peg.".
+  Members(const json& object, std::string_view origin, std::string prefix)
+      : object_(object), origin_(origin), prefix_(std::move(prefix)) {}
+
+  const json* find(std::string_view key) {
+    asked_.emplace(key);
+    const auto member = object_.find(key);
+    return member == object_.end() ? nullptr : &*member;
+  }
+
+  bool contains(std::string_view key) const { return object_.contains(key); }
+
+  void read(std::string_view key, int& value, int64_t low, int64_t high) {
+    if (const json* member = find(key)) value = integer(*member, key, low, high);
+  }
+
+  void read(std::string_view key, double& value) {
+    const json* member = find(key);
+    if (member == nullptr) return;
+    if (!member->is_number()) throw unexpected(key, "a number", *member);
+    value = member->get<double>();
+  }
+
+  template <class Enum>
+  void read(std::string_view key, Enum& value, Names<Enum> names) {
+    const json* member = find(key);
+    if (member == nullptr) return;
+    std::string expected;
+    for (const auto& [candidate, name] : names) {
+      if (member->is_string() && member->get_ref<const std::string&>() == name) {
+        value = candidate;
+        return;
+      }
+      expected += fmt::format("{}\"{}\"", expected.empty() ? "" : ", ", name);
+    }
+    throw unexpected(key, "one of " + expected, *member);
+  }
+
+  int integer(const json& value, std::string_view key, int64_t low, int64_t high) const {
+    // Unsigned numbers beyond int64_t would wrap in get<int64_t>.
+    const bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
+    if (!fits || value.get<int64_t>() < low || value.get<int64_t>() > high) {
+      throw unexpected(key, fmt::format("an integer from {} to {}", low, high), value);
+    }
+    return value.get<int>();
+  }
+
+  Error unexpected(std::string_view key, std::string_view expected, const json& found) const {
+    return Error("{}: {}{}: expected {}, found {}", origin_, prefix_, key, expected, found_text(found));
+  }
+
+  void refuse_others(std::span<const std::string_view> read_over = {}) const {
+    for (const auto& [key, value] : object_.items()) {
+      if (asked_.contains(key) || std::find(read_over.begin(), read_over.end(), key) != read_over.end()) continue;
+      throw Error("{}: unknown key {}{} with the value {}; known are {}", origin_, prefix_, in_quotes(key),
+                  found_text(value), fmt::join(asked_, ", "));
+    }
+  }
+
+ private:
+  const json& object_;
+  std::string_view origin_;
+  std::string prefix_;
+  std::set<std::string, std::less<>> asked_;
+};
+
+/// The members of an object that is itself a member; none where there is no such key.
+const json* find_object(Members& parent, std::string_view key) {
+  const json* member = parent.find(key);
+  if (member != nullptr && !member->is_object()) throw parent.unexpected(key, "an object", *member);
+  return member;
+}
+
+/// The network that all of these names mean is the same; they differ in the position encoding when none is told.
+void read_architecture(Members& members, std::string_view origin, Config& config) {
+  const json* member = members.find("architecture");
+  if (member == nullptr) return;
+  if (!member->is_string()) throw members.unexpected("architecture", "\"cpvt\", \"vit\" or \"deit\"", *member);
+  const auto& name = member->get_ref<const std::string&>();
+  if (name == "cpvt") return;
+  if (name == "vit" || name == "deit") {
+    config.pos_embed = Config::PosEmbed::kLearned;
+    return;
+  }
+  if (name.starts_with("twins_")) {
+    throw Error("{}: architecture {} is not yet supported; expected \"cpvt\", \"vit\" or \"deit\"", origin,
+                in_quotes(name));
+  }
+  if (name.starts_with("vit_") || name.starts_with("deit_")) {
+    throw Error(
+        "{}: architecture {} is timm's, whose config.json leaves the extents unsaid: "
+        "convert the model with weights/pytorch/export.py",
+        origin, in_quotes(name));
+  }
+  throw members.unexpected("architecture", "\"cpvt\", \"vit\" or \"deit\"", *member);
+}
+
+void read_peg(const json& object, std::string_view origin, Config& config) {
+  Members members(object, origin, "peg.");
+  members.read("kernel", config.peg.kernel, 3, 27);
+  if (const json* after = members.find("after")) {
+    if (!after->is_array()) throw members.unexpected("after", "an array", *after);
+    config.peg.after.clear();
+    for (const json& block : *after) config.peg.after.push_back(members.integer(block, "after", -1, config.depth - 1));
+  }
+  members.refuse_others();
+}
+
+/// mean or std: in_chans numbers, or one for all channels as timm takes it.
+std::vector<float> read_per_channel(Members& members, std::string_view key, int channels) {
+  const json* member = members.find(key);
+  if (member == nullptr) return {};
+  const std::string expected = fmt::format("{} numbers, or one for all channels", channels);
+  if (!member->is_array() || member->empty()) throw members.unexpected(key, expected, *member);
+  std::vector<float> values;
+  for (const json& value : *member) {
+    if (!value.is_number() || !(std::abs(value.get<double>()) <= kMaxPixel)) {
+      throw members.unexpected(key, fmt::format("numbers from -{0} to {0}", kMaxPixel), value);
+    }
+    values.push_back(value.get<float>());
+  }
+  if (values.size() == 1) values.resize(static_cast<size_t>(channels), values[0]);
+  if (values.size() != static_cast<size_t>(channels)) throw members.unexpected(key, expected, *member);
+  return values;
+}
+
+void read_preprocessing(const json& object, std::string_view origin, Config& config) {
+  Members members(object, origin, "pretrained_cfg.");
+  Config::Preprocessing& p = config.pretrained_cfg;
+  if (auto mean = read_per_channel(members, "mean", config.in_chans); !mean.empty()) p.mean = std::move(mean);
+  if (auto std = read_per_channel(members, "std", config.in_chans); !std.empty()) p.std = std::move(std);
+  members.read("interpolation", p.interpolation, Names<Config::Interpolation>(kInterpolations));
+  members.read("crop_pct", p.crop_pct);
+  if (const json* size = members.find("input_size")) {
+    if (!size->is_array() || size->size() != p.input_size.size()) {
+      throw members.unexpected("input_size", "[channels, height, width]", *size);
+    }
+    for (size_t i = 0; i < p.input_size.size(); ++i) {
+      p.input_size[i] = members.integer((*size)[i], "input_size", 1, kMaxImageSize);
+    }
+  }
+  if (const json* mode = members.find("crop_mode"); mode != nullptr && *mode != "center") {
+    throw members.unexpected("crop_mode", "\"center\", the only one supported", *mode);
+  }
+  members.refuse_others(kDescriptivePretrainedKeys);
+}
+
+std::vector<std::string> read_labels(Members& members) {
+  std::vector<std::string> labels;
+  const json* member = members.find("label_names");
+  if (member == nullptr) return labels;
+  if (!member->is_array()) throw members.unexpected("label_names", "an array of strings", *member);
+  for (const json& label : *member) {
+    if (!label.is_string()) throw members.unexpected("label_names", "strings", label);
+    labels.push_back(label.get<std::string>());
+  }
+  return labels;
+}
+
+template <class Value>
+void check_range(std::string_view origin, std::string_view key, Value value, Value low, Value high) {
+  // Written so that NaN fails.
+  if (!(value >= low && value <= high)) {
+    throw Error("{}: {}: expected {} to {}, found {}", origin, key, low, high, value);
+  }
+}
+
+void check_peg(const Config& config, std::string_view origin) {
+  const auto& [after, kernel] = config.peg;
+  if (config.pos_embed != Config::PosEmbed::kPeg) {
+    if (!after.empty()) {
+      throw Error("{}: peg: expected none with pos_embed \"{}\", found one", origin, name_of(config.pos_embed));
+    }
+    return;
+  }
+  check_range(origin, "peg.kernel", kernel, 3, 27);
+  if (kernel % 2 == 0) throw Error("{}: peg.kernel: expected an odd number, found {}", origin, kernel);
+  if (after.empty()) throw Error("{}: peg.after: expected at least one place with pos_embed \"peg\", found []", origin);
+  for (size_t j = 0; j < after.size(); ++j) {
+    check_range(origin, "peg.after", after[j], -1, config.depth - 1);
+    if (j > 0 && after[j] <= after[j - 1]) {
+      throw Error("{}: peg.after: expected strictly rising blocks, found {} after {}", origin, after[j], after[j - 1]);
+    }
+  }
+}
+
+void check_preprocessing(const Config& config, std::string_view origin) {
+  const Config::Preprocessing& p = config.pretrained_cfg;
+  for (const auto* values : {&p.mean, &p.std}) {
+    if (!values->empty() && values->size() != static_cast<size_t>(config.in_chans)) {
+      throw Error("{}: pretrained_cfg.{}: expected {} values, found {}", origin, values == &p.mean ? "mean" : "std",
+                  config.in_chans, values->size());
+    }
+  }
+  for (const float deviation : p.std) {
+    // A normalised pixel must stay finite in float32.
+    check_range(origin, "pretrained_cfg.std", static_cast<double>(deviation), 1e-6, kMaxPixel);
+  }
+  check_range(origin, "pretrained_cfg.crop_pct", p.crop_pct, 0.01, 1.0);
+  if (p.input_size[0] != config.in_chans) {
+    throw Error("{}: pretrained_cfg.input_size: expected {} channels like in_chans, found {}", origin, config.in_chans,
+                p.input_size[0]);
+  }
+  check_range(origin, "pretrained_cfg.input_size", p.input_size[1], 1, kMaxImageSize);
+  check_range(origin, "pretrained_cfg.input_size", p.input_size[2], 1, kMaxImageSize);
+}
+
+}  // namespace
+
+std::string_view name_of(Config::GlobalPool value) { return find_name<Config::GlobalPool>(kGlobalPools, value); }
+std::string_view name_of(Config::PosEmbed value) { return find_name<Config::PosEmbed>(kPosEmbeds, value); }
+std::string_view name_of(Config::Interpolation value) {
+  return find_name<Config::Interpolation>(kInterpolations, value);
+}
+
+void Config::check(std::string_view origin) const {
+  check_range(origin, "embed_dim", embed_dim, 1, kMaxEmbedDim);
+  check_range(origin, "depth", depth, 1, kMaxDepth);
+  check_range(origin, "num_heads", num_heads, 1, embed_dim);
+  if (embed_dim % num_heads != 0) {
+    throw Error("{}: embed_dim: expected a multiple of num_heads {}, found {}", origin, num_heads, embed_dim);
+  }
+  // By the product, before hidden_dim() makes an int of it.
+  const double hidden = embed_dim * mlp_ratio;
+  if (!(hidden >= 1 && hidden <= kMaxHiddenDim)) {
+    throw Error("{}: mlp_ratio: expected embed_dim * mlp_ratio from 1 to {}, found {} * {}", origin, kMaxHiddenDim,
+                embed_dim, mlp_ratio);
+  }
+  check_range(origin, "patch_size", patch_size, 1, kMaxPatchSize);
+  check_range(origin, "in_chans", in_chans, 1, kMaxChannels);
+  check_range(origin, "num_classes", num_classes, 1, kMaxClasses);
+  check_range(origin, "layer_norm_eps", layer_norm_eps, 1e-12, 1e-1);
+  check_range(origin, "img_size", img_size, patch_size, kMaxImageSize);
+  if (pos_embed == PosEmbed::kSincos && embed_dim % 4 != 0) {
+    throw Error("{}: embed_dim: expected a multiple of 4 with pos_embed \"sincos\", found {}", origin, embed_dim);
+  }
+  check_peg(*this, origin);
+  if (!label_names.empty() && label_names.size() != static_cast<size_t>(num_classes)) {
+    throw Error("{}: label_names: expected {} names like num_classes, found {}", origin, num_classes,
+                label_names.size());
+  }
+  check_preprocessing(*this, origin);
+}
+
+void Config::follow_image() {
+  pretrained_cfg.input_size = {in_chans, img_size, img_size};
+  if (in_chans != 3) pretrained_cfg.mean = pretrained_cfg.std = {};
+}
+
+Config Config::parse(std::string_view text, std::string_view origin) {
+  const json document = parse_strict_json(text, origin);
+  if (!document.is_object()) throw Error("{}: expected a JSON object, found {}", origin, found_text(document));
+  Members members(document, origin, "");
+  Config config;
+  read_architecture(members, origin, config);
+  members.read("embed_dim", config.embed_dim, 1, kMaxEmbedDim);
+  members.read("depth", config.depth, 1, kMaxDepth);
+  members.read("num_heads", config.num_heads, 1, kMaxEmbedDim);
+  members.read("mlp_ratio", config.mlp_ratio);
+  members.read("patch_size", config.patch_size, 1, kMaxPatchSize);
+  members.read("in_chans", config.in_chans, 1, kMaxChannels);
+  members.read("num_classes", config.num_classes, 1, kMaxClasses);
+  members.read("global_pool", config.global_pool, Names<GlobalPool>(kGlobalPools));
+  members.read("pos_embed", config.pos_embed, Names<PosEmbed>(kPosEmbeds));
+  members.read("layer_norm_eps", config.layer_norm_eps);
+  members.read("img_size", config.img_size, 1, kMaxImageSize);
+  config.label_names = read_labels(members);
+  const bool with_peg = config.pos_embed == PosEmbed::kPeg;
+  if (!with_peg) config.peg.after.clear();
+  if (const json* peg = find_object(members, "peg")) {
+    if (!with_peg) {
+      throw Error("{}: peg: expected none with pos_embed \"{}\", found {}", origin, name_of(config.pos_embed),
+                  found_text(*peg));
+    }
+    read_peg(*peg, origin, config);
+  }
+  config.follow_image();
+  if (const json* pretrained = find_object(members, "pretrained_cfg")) read_preprocessing(*pretrained, origin, config);
+  members.refuse_others(kDescriptiveKeys);
+  config.check(origin);
+  return config;
+}
+
+Config Config::load(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+}
+
+}  // namespace cpvt
