@@ -19,10 +19,11 @@ struct Window {
   ImageSize size;
 };
 
-/// PIL.Image.resize to `target`, to the last bit. Warnings travel along. Throws Error when an extent is below 1 or over 2^24.
+/// PIL.Image.resize to `target`, to the last bit. Warnings travel along.
+/// Throws Error when an extent, of the image or the target, is below 1 or over 2^24.
 Image resize(const Image& image, ImageSize target, Interpolation interpolation);
 
-/// That window of the resized image, without computing the rest of it. The window must lie within `target`.
+/// That window of the resized image, without computing the rest of it. Throws Error when it does not lie in `target`.
 Image resize(const Image& image, ImageSize target, Interpolation interpolation, const Window& window);
 
 }  // namespace cpvt
