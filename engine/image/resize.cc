@@ -41,7 +41,7 @@ double hamming(double x) {
   if (x == 0.0) return 1.0;
   if (x >= 1.0) return 0.0;
   x *= std::numbers::pi;
-  return std::sin(x) / x * (0.54 + 0.46 * std::cos(x));
+  return std::sin(x) / x * (0.54F + 0.46F * std::cos(x));  // single precision constants, as Pillow has them
 }
 
 // Keys' cubic convolution, a = -0.5.
@@ -92,16 +92,25 @@ struct Axis {
 
   int first_input() const { return taps.front().first; }
   int end_input() const { return taps.back().first + taps.back().count; }
+  /// Lets input pixel `by` be number 0, as it is for a pass that gets the needed pixels only.
+  void drop_before(int by) {
+    for (Taps& pixel : taps) pixel.first -= by;
+  }
 };
 
 /// Output pixels begin … begin + count of an axis resized from `in` to `out` pixels.
 Axis make_axis(int in, int out, const Filter& filter, int begin, int count) {
+  Axis axis;
+  axis.taps.reserve(static_cast<size_t>(count));
+  if (in == out) {  // not filtered at all
+    for (int i = begin; i < begin + count; ++i) axis.taps.push_back({.first = i, .count = 1, .weights = 0});
+    axis.weights = {1 << weight_bits};
+    return axis;
+  }
   const double scale = static_cast<double>(in) / out;
   const double stretch = std::max(scale, 1.0);  // the antialiasing: the kernel spans as many input pixels as are merged
   const double support = filter.support * stretch;
   const double per_pixel = 1.0 / stretch;
-  Axis axis;
-  axis.taps.reserve(static_cast<size_t>(count));
   std::vector<double> exact;
   for (int i = begin; i < begin + count; ++i) {
     const double centre = (i + 0.5) * scale;
@@ -154,7 +163,7 @@ void scatter_columns(const uint8_t* columns, int count, int width, uint8_t* rows
 
 /// Rows first … end of the image, each resampled along x.
 template <int channels>
-Image resize_rows(const Image& image, int first, int end, const Axis& axis) {
+Image resize_rows_of(const Image& image, int first, int end, const Axis& axis) {
   Image out = make_image({end - first, static_cast<int>(axis.taps.size())}, channels);
   const int left = axis.first_input();
   const int width = axis.end_input() - left;
@@ -175,13 +184,17 @@ Image resize_rows(const Image& image, int first, int end, const Axis& axis) {
   return out;
 }
 
-/// The image, whose first row is row `first` of the whole, resampled along y.
-Image resize_columns(const Image& image, int first, const Axis& axis) {
-  Image out = make_image({static_cast<int>(axis.taps.size()), image.size.width}, image.channels);
+Image resize_rows(const Image& image, int first, int end, const Axis& axis) {
+  return image.channels == 3 ? resize_rows_of<3>(image, first, end, axis) : resize_rows_of<1>(image, first, end, axis);
+}
+
+/// Columns first … end of the image, each resampled along y.
+Image resize_columns(const Image& image, int first, int end, const Axis& axis) {
+  Image out = make_image({static_cast<int>(axis.taps.size()), end - first}, image.channels);
   for (size_t y = 0; y < axis.taps.size(); ++y) {
     const Taps& taps = axis.taps[y];
-    weighted_rows(image.row(taps.first - first), image.row_bytes(), axis.weights.data() + taps.weights, taps.count,
-                  image.row_bytes(), out.row(static_cast<int>(y)));
+    weighted_rows(image.row(taps.first) + static_cast<ptrdiff_t>(first) * image.channels, image.row_bytes(),
+                  axis.weights.data() + taps.weights, taps.count, out.row_bytes(), out.row(static_cast<int>(y)));
   }
   return out;
 }
@@ -221,21 +234,24 @@ Image resize_nearest(const Image& image, ImageSize target, const Window& window)
   return out;
 }
 
+/// Pillow resamples along x, then along y, rounding to bytes in between. Since 13.0 it is the other way round where the
+/// height loses more than twice the rows that the width loses columns (or the width grows): tall pictures.
+bool columns_first(ImageSize from, ImageSize to) {
+  return to.height < from.height && from.height - to.height > 2 * (from.width - to.width);
+}
+
 Image resize_filtered(const Image& image, ImageSize target, const Filter& filter, const Window& window) {
-  const Axis vertical = make_axis(image.size.height, target.height, filter, window.top, window.size.height);
-  const Axis horizontal = make_axis(image.size.width, target.width, filter, window.left, window.size.width);
-  // An axis that keeps its extent is not filtered.
-  const bool keeps_height = target.height == image.size.height;
-  const int first = keeps_height ? window.top : vertical.first_input();
-  const int end = keeps_height ? window.top + window.size.height : vertical.end_input();
-  Image rows;
-  if (target.width == image.size.width) {
-    rows = crop(image, {.top = first, .left = window.left, .size = {end - first, window.size.width}});
-  } else {
-    rows = image.channels == 3 ? resize_rows<3>(image, first, end, horizontal)
-                               : resize_rows<1>(image, first, end, horizontal);
+  if (target == image.size) return crop(image, window);
+  Axis y = make_axis(image.size.height, target.height, filter, window.top, window.size.height);
+  Axis x = make_axis(image.size.width, target.width, filter, window.left, window.size.width);
+  if (columns_first(image.size, target)) {
+    const Image columns = resize_columns(image, x.first_input(), x.end_input(), y);
+    x.drop_before(x.first_input());
+    return resize_rows(columns, 0, columns.size.height, x);
   }
-  return keeps_height ? rows : resize_columns(rows, first, vertical);
+  const Image rows = resize_rows(image, y.first_input(), y.end_input(), x);
+  y.drop_before(y.first_input());
+  return resize_columns(rows, 0, rows.size.width, y);
 }
 
 void check_extents(std::string_view what, ImageSize size) {
