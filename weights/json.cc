@@ -1,6 +1,8 @@
 #include "weights/json.h"
 
+#include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -26,9 +28,12 @@ std::string shortened(std::string text, size_t limit) {
 
 /// "parse error at line 1, column 5: …" of "[json.exception.parse_error.101] parse error at line 1, column 5: …".
 std::string parser_message(const json::exception& e) {
-  const std::string_view text = e.what();
-  const auto id_end = text.find("] ");
-  return shortened(std::string(id_end == std::string_view::npos ? text : text.substr(id_end + 2)), kMaxParserText);
+  std::string text = e.what();
+  if (const auto id_end = text.find("] "); id_end != std::string::npos) text.erase(0, id_end + 2);
+  // It quotes the text up to the fault, which may be that it is no UTF-8.
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; }, '?');
+  return shortened(std::move(text), kMaxParserText);
 }
 
 }  // namespace

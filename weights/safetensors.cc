@@ -181,7 +181,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(std:
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kPrefixBytes, header_bytes);
   if (!text.starts_with('{')) {
     throw Error("{}: expected a header that starts with '{{', found {}", origin,
-                text.empty() ? "an empty one" : in_quotes(text.substr(0, 1)));
+                text.empty() ? "an empty one" : fmt::format("the byte {:#04x}", static_cast<unsigned char>(text[0])));
   }
   const json header = parse_strict_json(text, origin + ": header");
   for (const auto& [name, description] : header.items()) {
