@@ -173,7 +173,8 @@ DecodedImage read_jpeg(const EncodedImage& encoded) {
     }
     y += got;
   }
-  // The end marker may be missing: Pillow does not mind either once every row is there.
+  // What follows the rows must be sound, but the end marker may be missing: Pillow does not mind either.
+  decompressor.run([](jpeg_decompress_struct& info) { jpeg_finish_decompress(&info); });
   if (std::string warning = decompressor.warning(); !warning.empty()) out.image.warnings.push_back(std::move(warning));
   return out;
 }

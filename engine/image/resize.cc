@@ -114,8 +114,8 @@ Axis make_axis(int in, int out, const Filter& filter, int begin, int count) {
   std::vector<double> exact;
   for (int i = begin; i < begin + count; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int first = std::max(0, static_cast<int>(centre - support + 0.5));
-    const int end = std::min(in, static_cast<int>(centre + support + 0.5));
+    const int first = std::max(0, static_cast<int>(std::floor(centre - support + 0.5)));
+    const int end = std::min(in, static_cast<int>(std::floor(centre + support + 0.5)));
     exact.clear();
     double sum = 0.0;
     for (int j = 0; j < end - first; ++j) {
