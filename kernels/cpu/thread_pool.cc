@@ -1,6 +1,6 @@
 #include "kernels/cpu/thread_pool.h"
 
-#include <omp.h>
+#include "kernels/cpu/openmp.h"
 
 namespace cpvt::cpu {
 
@@ -9,23 +9,18 @@ namespace {
 // Between the operators of one forward pass the next loop follows within microseconds; sleeping would cost more.
 constexpr int kSpins = 4000;
 
+// gate_: | loop number : 47 | closed : 1 | workers inside : 16 |
+constexpr uint64_t kInside = 0xffff;
+constexpr uint64_t kClosed = 0x10000;
+constexpr uint64_t kLoop = 0x20000;
+
+uint64_t loop_of(uint64_t gate) { return gate / kLoop; }
+
 void relax() { __builtin_ia32_pause(); }
-
-/// oneDNN threads by OpenMP unless told that this thread has a team of one; the pool is the only team here.
-class OneThreadForOpenMP {
- public:
-  OneThreadForOpenMP() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThreadForOpenMP() { omp_set_num_threads(before_); }
-  OneThreadForOpenMP(const OneThreadForOpenMP&) = delete;
-  OneThreadForOpenMP& operator=(const OneThreadForOpenMP&) = delete;
-
- private:
-  int before_;
-};
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : gate_(kClosed) {
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
@@ -33,7 +28,6 @@ ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    ++epoch_;
   }
   wake_.notify_all();
   for (auto& worker : workers_) worker.join();
@@ -43,19 +37,35 @@ void ThreadPool::drain(int thread) {
   for (int64_t item = next_++; item < items_; item = next_++) (*body_)(item, thread);
 }
 
+/// Waits until there is a loop after `seen` and enters it. False where the pool ends; `seen` becomes the loop's number.
+bool ThreadPool::join(uint64_t& seen) {
+  for (;;) {
+    uint64_t gate = gate_;
+    for (int spin = 0; spin < kSpins && loop_of(gate) == seen; ++spin) {
+      relax();
+      gate = gate_;
+    }
+    if (loop_of(gate) == seen) {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || loop_of(gate_) != seen; });
+      if (stop_) return false;
+      gate = gate_;
+    }
+    while ((gate & kClosed) == 0) {
+      if (gate_.compare_exchange_weak(gate, gate + 1)) {
+        seen = loop_of(gate);
+        return true;
+      }
+    }
+    seen = loop_of(gate);  // over before this worker was awake
+  }
+}
+
 void ThreadPool::work(int thread) {
   const OneThreadForOpenMP one;
-  uint64_t seen = 0;
-  for (;;) {
-    for (int spin = 0; spin < kSpins && epoch_ == seen; ++spin) relax();
-    if (epoch_ == seen) {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return epoch_ != seen; });
-    }
-    seen = epoch_;
-    if (stop_) return;
+  for (uint64_t seen = 0; join(seen);) {
     drain(thread);
-    --busy_;
+    --gate_;
   }
 }
 
@@ -65,17 +75,18 @@ void ThreadPool::run(int64_t items, const std::function<void(int64_t, int)>& bod
     for (int64_t item = 0; item < items; ++item) body(item, 0);
     return;
   }
+  // Nobody is inside: the last loop was closed and left. These are read only by those who pass the gate below.
   body_ = &body;
   items_ = items;
   next_ = 0;
-  busy_ = static_cast<int>(workers_.size());
   {
-    const std::lock_guard lock(mutex_);
-    ++epoch_;
+    const std::lock_guard lock(mutex_);  // so that no worker falls asleep between looking at the gate and waiting
+    gate_ = (loop_of(gate_) + 1) * kLoop;
   }
   wake_.notify_all();
   drain(0);
-  for (int spin = 0; busy_ != 0; ++spin) {
+  gate_ |= kClosed;
+  for (int spin = 0; (gate_ & kInside) != 0; ++spin) {
     if (spin < kSpins) {
       relax();
     } else {

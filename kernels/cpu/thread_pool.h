@@ -22,22 +22,23 @@ class ThreadPool {
 
   /// Calls body(item, thread) once for every item in [0, items), 0 <= thread < threads(), and returns when all are
   /// done. Items are handed out in rising order to whoever is free; bodies must not depend on who gets which, nor
-  /// throw.
+  /// throw. A worker that the system has not woken by the time the items are gone is not waited for.
   void run(int64_t items, const std::function<void(int64_t item, int thread)>& body);
 
  private:
   void work(int thread);
   void drain(int thread);
+  bool join(uint64_t& seen);
 
   std::vector<std::thread> workers_;
   const std::function<void(int64_t, int)>* body_ = nullptr;
   int64_t items_ = 0;
-  std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> epoch_{0};  // a loop's number; workers wait for it to change
-  std::atomic<int> busy_{0};
-  std::atomic<bool> stop_{false};
+  bool stop_ = false;  // guarded by mutex_
   std::mutex mutex_;
   std::condition_variable wake_;
+  // The current loop in one word: its number, whether workers may still join, and how many are inside.
+  alignas(64) std::atomic<uint64_t> gate_;
+  alignas(64) std::atomic<int64_t> next_{0};
 };
 
 }  // namespace cpvt::cpu

@@ -1,0 +1,75 @@
+#include "kernels/cpu/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+namespace cpvt::cpu {
+namespace {
+
+TEST(ThreadPool, RunsEveryItemOnce) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.threads(), threads);
+    for (const int64_t items : {0, 1, 2, 3, 7, 100, 1000}) {
+      std::vector<int> seen(static_cast<size_t>(items), 0);
+      std::atomic<int> strangers = 0;
+      pool.run(items, [&](int64_t item, int thread) {
+        ++seen[static_cast<size_t>(item)];
+        if (thread < 0 || thread >= threads) ++strangers;
+      });
+      EXPECT_EQ(seen, std::vector<int>(static_cast<size_t>(items), 1));
+      EXPECT_EQ(strangers, 0);
+    }
+  }
+}
+
+TEST(ThreadPool, ManyShortLoopsInARow) {
+  ThreadPool pool(3);
+  int64_t sum = 0;
+  std::vector<int64_t> part(3 * 16, 0);
+  for (int loop = 0; loop < 20000; ++loop) {
+    pool.run(4, [&](int64_t item, int thread) { part[static_cast<size_t>(thread * 16)] += item + loop; });
+  }
+  for (const int64_t p : part) sum += p;
+  EXPECT_EQ(sum, 4LL * 20000 * 19999 / 2 + 6LL * 20000);
+}
+
+TEST(ThreadPool, AThreadNumberIsUsedByOneThreadAtATime) {
+  ThreadPool pool(4);
+  std::vector<int> plain(4 * 16, 0);  // a race here is what the thread sanitizer would see
+  for (int loop = 0; loop < 200; ++loop) {
+    pool.run(50, [&](int64_t, int thread) { ++plain[static_cast<size_t>(thread * 16)]; });
+  }
+  EXPECT_EQ(plain[0] + plain[16] + plain[32] + plain[48], 200 * 50);
+}
+
+TEST(ThreadPool, SleepersWakeUp) {
+  ThreadPool pool(2);
+  for (int loop = 0; loop < 3; ++loop) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    // Both items wait for each other: only two threads can finish this.
+    std::atomic<int> arrived = 0;
+    pool.run(2, [&](int64_t, int) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(arrived, 2);
+  }
+}
+
+TEST(ThreadPool, SeveralPoolsSideBySide) {
+  std::vector<std::thread> owners;
+  std::atomic<int> sum = 0;
+  for (int i = 0; i < 3; ++i) {
+    owners.emplace_back([&] {
+      ThreadPool pool(2);
+      for (int loop = 0; loop < 100; ++loop) pool.run(10, [&](int64_t, int) { ++sum; });
+    });
+  }
+  for (auto& owner : owners) owner.join();
+  EXPECT_EQ(sum, 3000);
+}
+
+}  // namespace
+}  // namespace cpvt::cpu
