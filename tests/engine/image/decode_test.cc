@@ -137,6 +137,22 @@ TEST(Decode, RefusesTruncatedFiles) {
   }
 }
 
+// Nothing of the picture is lost: Pillow reads these too.
+TEST(Decode, TakesFilesThatLackOnlyTheirEndMarker) {
+  std::vector<uint8_t> jpeg = input("420.jpg");
+  const Image whole_jpeg = decode_bytes(jpeg);
+  jpeg.resize(jpeg.size() - 2);
+  EXPECT_TRUE(same_pixels(decode_bytes(jpeg), whole_jpeg));
+
+  std::vector<uint8_t> png = input("plain.png");
+  const Image whole_png = decode_bytes(png);
+  png.resize(png.size() - 12);
+  const Image image = decode_bytes(png);
+  EXPECT_TRUE(same_pixels(image, whole_png));
+  ASSERT_EQ(image.warnings.size(), 1);
+  EXPECT_TRUE(image.warnings[0].starts_with("image: damaged PNG behind its pixels: ")) << image.warnings[0];
+}
+
 TEST(Decode, RefusesDamage) {
   std::vector<uint8_t> png = input("plain.png");
   png[png.size() / 2] ^= 0x10U;
