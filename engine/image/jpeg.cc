@@ -173,7 +173,8 @@ DecodedImage read_jpeg(const EncodedImage& encoded) {
     }
     y += got;
   }
-  // What follows the rows must be sound, but the end marker may be missing: Pillow does not mind either.
+  // What follows the rows must be sound. That it is missing is no error here, as in Pillow, but the decoder has mostly
+  // noticed before: it reads ahead.
   decompressor.run([](jpeg_decompress_struct& info) { jpeg_finish_decompress(&info); });
   if (std::string warning = decompressor.warning(); !warning.empty()) out.image.warnings.push_back(std::move(warning));
   return out;

@@ -137,18 +137,12 @@ TEST(Decode, RefusesTruncatedFiles) {
   }
 }
 
-// Nothing of the picture is lost: Pillow reads these too.
-TEST(Decode, TakesFilesThatLackOnlyTheirEndMarker) {
-  std::vector<uint8_t> jpeg = input("420.jpg");
-  const Image whole_jpeg = decode_bytes(jpeg);
-  jpeg.resize(jpeg.size() - 2);
-  EXPECT_TRUE(same_pixels(decode_bytes(jpeg), whole_jpeg));
-
+// Nothing of the picture is lost, and Pillow reads it too.
+TEST(Decode, TakesPngThatEndsBehindItsPixels) {
   std::vector<uint8_t> png = input("plain.png");
-  const Image whole_png = decode_bytes(png);
   png.resize(png.size() - 12);
   const Image image = decode_bytes(png);
-  EXPECT_TRUE(same_pixels(image, whole_png));
+  EXPECT_EQ(image.pixels, read_bytes(image_room / "plain.rgb"));
   ASSERT_EQ(image.warnings.size(), 1);
   EXPECT_TRUE(image.warnings[0].starts_with("image: damaged PNG behind its pixels: ")) << image.warnings[0];
 }
