@@ -32,15 +32,17 @@ const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::
   std::sort(names.begin(), names.end());
 
   const auto cached = std::find_if(plans_.begin(), plans_.end(),
-                                   [&](const Plan& p) { return p.layout == layout && p.wanted == names; });
+                                   [&](const auto& p) { return p->layout == layout && p->wanted == names; });
   if (cached != plans_.end()) {
     plans_.splice(plans_.begin(), plans_, cached);
-    return plans_.front();
+    return *plans_.front();
   }
 
   Plan made = Plan::make(*executable_, std::move(layout), std::move(names), *stream_);
   const size_t weights = executable_->weight_bytes();
-  const size_t limit = memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory();
+  // The arena of earlier runs makes room for a larger one: it is as good as free.
+  const size_t limit =
+      memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory() + arena_bytes_;
   if (weights + made.bytes() > limit) {
     throw Error(
         "{} images, {} tokens: needs {:.1f} MiB (weights {:.1f}, arena {:.1f}, positions {:.1f}), {} {:.1f} MiB",
@@ -49,17 +51,25 @@ const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::
         mebibytes(limit));
   }
   made.fill_positions(graph);
-  plans_.push_front(std::move(made));
-  if (plans_.size() > kCachedPlans) plans_.pop_back();
-  return plans_.front();
+  plans_.push_front(std::make_shared<const Plan>(std::move(made)));
+  while (plans_.size() > 1 && (plans_.size() > kCachedPlans || held_bytes() > limit)) plans_.pop_back();
+  return *plans_.front();
+}
+
+size_t Runner::held_bytes() const {
+  size_t bytes = executable_->weight_bytes() + std::max(arena_bytes_, plans_.front()->arena_bytes);
+  for (const auto& p : plans_) bytes += p->position_bytes;
+  return bytes;
 }
 
 void Runner::run(std::span<const ImageView> images, std::span<const std::string> wanted) {
+  last_run_ = nullptr;
   std::vector<ImageSize> sizes;
   for (const ImageView& image : images) sizes.push_back(image.size);
   const Plan& p = plan(sizes, wanted);
   std::byte* arena = stream_->arena(p.arena_bytes);
   arena_ = arena;
+  arena_bytes_ = std::max(arena_bytes_, p.arena_bytes);
   const auto at = [&](size_t offset) { return reinterpret_cast<float*>(arena + offset); };
 
   const Graph& graph = executable_->graph();
@@ -80,12 +90,18 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
                                 .output = at(p.value_offset[static_cast<size_t>(node.output)]),
                                 .workspace = at(p.workspace_offset[i])});
   }
+  last_run_ = plans_.front();
+}
+
+const Plan& Runner::last_run() const {
+  if (!last_run_) throw Error("there are no results: no run has come to its end");
+  return *last_run_;
 }
 
 std::span<const float> Runner::output(std::string_view name) const {
+  const Plan& p = last_run();
   const Graph& graph = executable_->graph();
   const ValueId id = graph.output(name);
-  const Plan& p = plans_.front();
   if (std::find(p.wanted.begin(), p.wanted.end(), name) == p.wanted.end()) {
     throw Error("output '{}' was not asked for in the last run", name);
   }

@@ -19,28 +19,37 @@ class Runner {
   explicit Runner(std::shared_ptr<const Executable> executable, size_t memory_limit = 0);
 
   /// The plan of a batch of these sizes, without running it; valid until the next call. `wanted` are names of the
-  /// graph's outputs. Throws Error, with the figures, where it would not fit into the memory limit.
+  /// graph's outputs. Throws Error, with the figures, where it would not fit into the memory limit. The last run's
+  /// results stay.
   const Plan& plan(std::span<const ImageSize> sizes, std::span<const std::string> wanted);
 
-  /// One forward pass. The results lie in the runner's memory until the next call. Throws Error for images that are
+  /// One forward pass. The results lie in the runner's memory until the next run. Throws Error for images that are
   /// smaller than a patch, and as plan() does.
   void run(std::span<const ImageView> images, std::span<const std::string> wanted);
 
   /// A wanted result of the last run, [rows, width]: "logits" has a row per image, "features" a row per token.
+  /// Throws Error where that run made no such output, or where none came to its end since the last call of run().
   std::span<const float> output(std::string_view name) const;
 
-  /// The last run's batch.
-  const TokenLayout& layout() const { return plans_.front().layout; }
+  /// The last run's batch. Throws Error as output() does.
+  const TokenLayout& layout() const { return last_run().layout; }
 
  private:
-  /// Plans of this many geometries are kept, so that a stream of recurring sizes plans each but once.
+  /// Plans of this many geometries are kept, so that a stream of recurring sizes plans each but once; fewer where their
+  /// position rows would not fit into the memory limit.
   static constexpr size_t kCachedPlans = 16;
+
+  const Plan& last_run() const;
+  /// Bytes taken once the most recently used plan has its arena.
+  size_t held_bytes() const;
 
   std::shared_ptr<const Executable> executable_;
   size_t memory_limit_;
   std::unique_ptr<Stream> stream_;
-  std::list<Plan> plans_;  // the most recently used first
+  std::list<std::shared_ptr<const Plan>> plans_;  // the most recently used first
+  std::shared_ptr<const Plan> last_run_;          // whose results the arena holds
   const std::byte* arena_ = nullptr;
+  size_t arena_bytes_ = 0;  // the largest arena so far, which the stream keeps
 };
 
 }  // namespace cpvt

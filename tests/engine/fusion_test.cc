@@ -1,0 +1,149 @@
+#include "engine/fusion.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/model.h"
+#include "engine/runner.h"
+#include "tests/engine/comparison.h"
+#include "tests/engine/plain_backend.h"
+#include "tests/engine/random_graph.h"
+
+namespace cpvt {
+namespace {
+
+/// "name(input, input) …": what runs, in order; a Linear with what it has swallowed.
+std::string text(const Graph& graph) {
+  std::vector<std::string> made(static_cast<size_t>(graph.value_count()));
+  std::string all;
+  for (const Node& node : graph.nodes()) {
+    std::string line = node.name;
+    if (const auto* linear = std::get_if<ops::Linear>(&node.op)) {
+      if (linear->activation == ops::Activation::kGelu) line += "+gelu";
+      if (linear->residual) line += "+residual";
+    }
+    line += "(";
+    for (const ValueId id : node.inputs) line += (line.back() == '(' ? "" : " ") + made[static_cast<size_t>(id)];
+    all += (all.empty() ? "" : " ") + line + ")";
+    made[static_cast<size_t>(node.output)] = node.name;
+  }
+  return all;
+}
+
+/// x of width 8, and operators on it by one-letter names.
+struct Builder {
+  Graph graph;
+  ValueId x = graph.add("x", ops::PatchEmbed{shape_only({8, 1, 2, 2}), shape_only({8}), {}});
+
+  ValueId linear(const std::string& name, ValueId in) {
+    return graph.add(name, ops::Linear{shape_only({8, 8}), shape_only({8})}, {in});
+  }
+  ValueId gelu(const std::string& name, ValueId in) { return graph.add(name, ops::Gelu{8}, {in}); }
+  ValueId add(const std::string& name, ValueId a, ValueId b) { return graph.add(name, ops::Add{8}, {a, b}); }
+  std::string fused(ValueId output) {
+    graph.set_output("output", output);
+    const Graph result = fuse(graph);
+    EXPECT_EQ(result.output("output"), result.value_count() - 1);
+    return text(result);
+  }
+};
+
+TEST(Fusion, LinearThenGelu) {
+  Builder b;
+  EXPECT_EQ(b.fused(b.gelu("g", b.linear("l", b.x))), "x() l+gelu(x)");
+}
+
+TEST(Fusion, LinearThenAddOnEitherSide) {
+  Builder right;
+  EXPECT_EQ(right.fused(right.add("a", right.x, right.linear("l", right.x))), "x() l+residual(x x)");
+  Builder left;
+  const ValueId y = left.gelu("y", left.x);
+  EXPECT_EQ(left.fused(left.add("a", left.linear("l", left.x), y)), "x() y(x) l+residual(x y)");
+}
+
+TEST(Fusion, TwoLinearsAddedSwallowOnlyOne) {
+  Builder b;
+  EXPECT_EQ(b.fused(b.add("a", b.linear("l", b.x), b.linear("m", b.x))), "x() l(x) m+residual(x l)");
+}
+
+TEST(Fusion, LinearThenGeluThenAdd) {
+  Builder b;
+  EXPECT_EQ(b.fused(b.add("a", b.x, b.gelu("g", b.linear("l", b.x)))), "x() l+gelu+residual(x x)");
+}
+
+// gelu(x W + b + r) is not gelu(x W + b) + r.
+TEST(Fusion, NoGeluAfterAResidual) {
+  Builder b;
+  EXPECT_EQ(b.fused(b.gelu("g", b.add("a", b.x, b.linear("l", b.x)))), "x() l+residual(x x) g(l)");
+}
+
+TEST(Fusion, NoSecondGeluAndNoSecondResidual) {
+  Builder b;
+  EXPECT_EQ(b.fused(b.gelu("h", b.gelu("g", b.linear("l", b.x)))), "x() l+gelu(x) h(l)");
+  Builder c;
+  EXPECT_EQ(c.fused(c.add("b", c.x, c.add("a", c.x, c.linear("l", c.x)))), "x() l+residual(x x) b(x l)");
+}
+
+TEST(Fusion, LeavesWhatSomeoneElseReads) {
+  Builder b;
+  const ValueId l = b.linear("l", b.x);
+  const ValueId g = b.gelu("g", l);
+  EXPECT_EQ(b.fused(b.graph.add("n", ops::LayerNorm{shape_only({8}), shape_only({8}), 1e-6F}, {b.add("a", g, l)})),
+            "x() l(x) g(l) a(g l) n(a)");
+}
+
+TEST(Fusion, LeavesOutputs) {
+  Builder b;
+  const ValueId l = b.linear("l", b.x);
+  b.graph.set_output("hidden", l);
+  EXPECT_EQ(b.fused(b.gelu("g", l)), "x() l(x) g(l)");
+}
+
+TEST(Fusion, LeavesALinearAddedToItself) {
+  Builder b;
+  const ValueId l = b.linear("l", b.x);
+  EXPECT_EQ(b.fused(b.add("a", l, l)), "x() l(x) a(l l)");
+}
+
+// The residual is made after the linear: the fused node must run where the addition ran.
+TEST(Fusion, WaitsForTheResidual) {
+  Builder b;
+  const ValueId l = b.linear("l", b.x);
+  const ValueId y = b.gelu("y", b.x);
+  EXPECT_EQ(b.fused(b.add("a", l, y)), "x() y(x) l+residual(x y)");
+}
+
+TEST(Fusion, ChangesNoValueOfRandomGraphs) {
+  Random random(2);
+  double worst = 0;
+  int swallowed = 0;
+  for (int round = 0; round < 200; ++round) {
+    SCOPED_TRACE(round);
+    const Graph graph = random_graph(random);
+    const Graph fused = fuse(graph);
+    swallowed += graph.value_count() - fused.value_count();
+    const std::vector<ImageSize> sizes = random_sizes(random);
+    std::vector<Tensor> pixels;
+    std::vector<ImageView> images;
+    for (const ImageSize size : sizes) {
+      pixels.push_back(random_tensor(random, {1, size.height, size.width}));
+      images.push_back({pixels.back().data.get(), size});
+    }
+    std::vector<std::string> wanted;
+    for (const auto& [name, id] : graph.outputs()) wanted.push_back(name);
+    const std::shared_ptr<const Backend> backend = make_plain_backend();
+    Runner plain(std::make_shared<const Executable>(graph, backend));
+    Runner quick(std::make_shared<const Executable>(fused, backend));
+    plain.run(images, wanted);
+    quick.run(images, wanted);
+    for (const std::string& name : wanted) {
+      const double error = relative_error(quick.output(name), plain.output(name));
+      worst = std::max(worst, error);
+      EXPECT_LE(error, 2e-5) << name << " of " << text(graph);
+    }
+  }
+  std::printf("%d operators swallowed, worst error %.1e\n", swallowed, worst);
+  EXPECT_GE(swallowed, 100);
+}
+
+}  // namespace
+}  // namespace cpvt

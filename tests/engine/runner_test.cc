@@ -1,0 +1,161 @@
+#include "engine/runner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/engine/error_text.h"
+#include "tests/engine/random_graph.h"
+#include "tests/engine/stamp_backend.h"
+
+namespace cpvt {
+namespace {
+
+/// Tokens of width 256 with positions, and a mean: 1 KiB a token.
+Graph small_graph() {
+  Graph graph;
+  ValueId x = graph.add("embed", ops::PatchEmbed{shape_only({256, 3, 4, 4}), shape_only({256}), std::nullopt});
+  x = graph.add("position", ops::AddPosition{std::nullopt, 256}, {x});
+  graph.set_output("tokens", x);
+  graph.set_output("mean", graph.add("pool", ops::Pool{ops::Pool::Kind::kMean, 256}, {x}));
+  return graph;
+}
+
+std::shared_ptr<const Executable> small_executable(size_t memory = size_t{1} << 30) {
+  const Graph graph = small_graph();
+  return std::make_shared<const Executable>(graph, make_stamp_backend(graph, memory));
+}
+
+const std::vector<std::string> kMean{"mean"};
+const std::vector<std::string> kBoth{"tokens", "mean"};
+
+/// Runs without pixels, which stamp kernels do not look at.
+void run(Runner& runner, const std::vector<ImageSize>& sizes, const std::vector<std::string>& wanted) {
+  std::vector<ImageView> images;
+  images.reserve(sizes.size());
+  for (const ImageSize size : sizes) images.push_back({nullptr, size});
+  runner.run(images, wanted);
+}
+
+TEST(Runner, GivesWhatWasAskedFor) {
+  Runner runner(small_executable());
+  run(runner, {{8, 9}, {4, 4}}, kBoth);
+  EXPECT_EQ(runner.output("tokens").size(), 5U * 256);
+  EXPECT_EQ(runner.output("mean").size(), 2U * 256);
+  EXPECT_EQ(runner.layout().rows, 5);
+  run(runner, {{4, 4}}, kMean);
+  EXPECT_EQ(runner.output("mean").size(), 256U);
+  EXPECT_EQ(runner.layout().rows, 1);
+}
+
+TEST(Runner, RefusesBatchesByName) {
+  Runner runner(small_executable());
+  EXPECT_EQ(error_text([&] { run(runner, {}, kMean); }), "expected at least one image in a batch, found none");
+  EXPECT_EQ(error_text([&] {
+              run(runner, {{8, 8}, {3, 8}}, kMean);
+            }),
+            "image of 3x8 pixels: expected at least one patch of 4x4");
+  EXPECT_EQ(error_text([&] { run(runner, {{8, 8}}, {"logits"}); }), "no output 'logits': the model has mean, tokens");
+  run(runner, {{8, 8}}, kMean);  // and goes on
+  EXPECT_EQ(runner.output("mean").size(), 256U);
+}
+
+TEST(Runner, RefusesOutputsThatWereNotMade) {
+  Runner runner(small_executable());
+  EXPECT_EQ(error_text([&] { runner.output("mean"); }), "there are no results: no run has come to its end");
+  run(runner, {{8, 8}}, kMean);
+  EXPECT_EQ(error_text([&] { runner.output("logits"); }), "no output 'logits': the model has mean, tokens");
+  EXPECT_EQ(error_text([&] { runner.output("tokens"); }), "output 'tokens' was not asked for in the last run");
+}
+
+// Planning another batch must not make the last run's results look like that batch's.
+TEST(Runner, KeepsTheLastRunWhilePlanning) {
+  Runner runner(small_executable());
+  run(runner, {{8, 8}}, kMean);
+  const std::vector<ImageSize> other{{4, 12}, {40, 40}};
+  runner.plan(other, kBoth);
+  EXPECT_EQ(runner.output("mean").size(), 256U);
+  EXPECT_EQ(runner.layout().rows, 4);
+  EXPECT_EQ(error_text([&] { runner.output("tokens"); }), "output 'tokens' was not asked for in the last run");
+}
+
+// A run that is refused leaves no results that could be taken for its own.
+TEST(Runner, KeepsNothingOfARefusedRun) {
+  Runner runner(small_executable());
+  run(runner, {{8, 8}}, kMean);
+  EXPECT_NE(error_text([&] { run(runner, {{2, 2}}, kMean); }), "");
+  EXPECT_EQ(error_text([&] { runner.output("mean"); }), "there are no results: no run has come to its end");
+}
+
+TEST(Runner, RefusesWhatWouldNotFitWithTheFigures) {
+  const std::vector<ImageSize> sizes{{8, 8}};
+  size_t needed = 0;
+  {
+    Runner runner(small_executable());
+    needed = runner.plan(sizes, kMean).bytes();
+  }
+  EXPECT_NO_THROW(Runner(small_executable(), needed).plan(sizes, kMean));
+  Runner tight(small_executable(), needed - 1);
+  EXPECT_NE(error_text([&] { tight.plan(sizes, kMean); }), "");
+
+  // 1 KiB a token each for the rows and their positions, and 14 floats a token of the last kernel's workspace.
+  Runner runner(small_executable(), 1 << 20);
+  const std::vector<ImageSize> large{{400, 400}, {40, 80}};
+  EXPECT_EQ(error_text([&] { runner.plan(large, kMean); }),
+            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, positions 10.0), the limit is 1.0 MiB");
+  run(runner, sizes, kMean);  // and goes on
+
+  Runner without_limit(small_executable(1 << 20));
+  EXPECT_EQ(error_text([&] { without_limit.plan(large, kMean); }),
+            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, positions 10.0), there are 1.0 MiB");
+}
+
+// The arena that a runner already has is memory that it may use.
+TEST(Runner, CountsItsOwnArenaAsFree) {
+  const std::vector<ImageSize> large{{40, 40}};
+  size_t arena = 0;
+  {
+    Runner runner(small_executable());
+    arena = runner.plan(large, kMean).arena_bytes;
+  }
+  Runner runner(small_executable(arena * 5 / 2));  // room for the arena and the rows, not for a second arena
+  run(runner, large, kMean);
+  for (int side = 1; side <= 20; ++side) run(runner, {{4, 4 * side}}, kMean);  // until the large plan is forgotten
+  EXPECT_NO_THROW(run(runner, large, kMean));
+}
+
+// Position rows of remembered plans are memory too.
+TEST(Runner, StaysUnderItsLimitWhileRememberingPlans) {
+  const size_t limit = 100 << 10;
+  Runner runner(small_executable(), limit);
+  std::vector<std::weak_ptr<const std::vector<float>>> tables;
+  for (int side = 1; side <= 12; ++side) {
+    const std::vector<ImageSize> sizes{{4, 4 * side}};
+    run(runner, sizes, kMean);
+    const Plan& plan = runner.plan(sizes, kMean);
+    tables.emplace_back(plan.positions.at(1).at(0));
+    size_t held = plan.arena_bytes;
+    for (const auto& table : tables) {
+      if (const auto alive = table.lock()) held += alive->size() * sizeof(float);
+    }
+    EXPECT_LE(held, limit) << side;
+  }
+}
+
+// A stream of recurring sizes plans each but once.
+TEST(Runner, RemembersPlans) {
+  Runner runner(small_executable());
+  const std::vector<ImageSize> a{{8, 8}};
+  const std::vector<ImageSize> b{{12, 8}};
+  const Plan* first = &runner.plan(a, kBoth);
+  runner.plan(b, kBoth);
+  EXPECT_EQ(&runner.plan(a, kBoth), first);
+  EXPECT_NE(&runner.plan(a, kMean), first);  // other outputs, other lifetimes
+  const std::vector<std::string> turned{"mean", "tokens"};
+  EXPECT_EQ(&runner.plan(a, turned), first);  // the same ones
+  const std::vector<ImageSize> same_grid{{11, 10}};
+  EXPECT_EQ(&runner.plan(same_grid, kBoth), first);  // pixels that no patch reads
+}
+
+}  // namespace
+}  // namespace cpvt
