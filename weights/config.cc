@@ -28,6 +28,8 @@ constexpr int kMaxClasses = 1 << 24;
 constexpr int kMaxImageSize = 1 << 16;
 constexpr double kMaxPixel = 1e6;  // for mean and std
 
+constexpr const char* kArchitectures = R"("cpvt", "vit" or "deit")";
+
 // Keys of config.json that only describe: the sole ones that are read over.
 constexpr std::string_view kDescriptiveKeys[] = {"_comment", "model_name", "label_descriptions"};
 
@@ -160,7 +162,7 @@ const json* find_object(Members& parent, std::string_view key) {
 void read_architecture(Members& members, std::string_view origin, Config& config) {
   const json* member = members.find("architecture");
   if (member == nullptr) return;
-  if (!member->is_string()) throw members.unexpected("architecture", "\"cpvt\", \"vit\" or \"deit\"", *member);
+  if (!member->is_string()) throw members.unexpected("architecture", kArchitectures, *member);
   const auto& name = member->get_ref<const std::string&>();
   if (name == "cpvt") return;
   if (name == "vit" || name == "deit") {
@@ -168,16 +170,15 @@ void read_architecture(Members& members, std::string_view origin, Config& config
     return;
   }
   if (name.starts_with("twins_")) {
-    throw Error("{}: architecture {} is not yet supported; expected \"cpvt\", \"vit\" or \"deit\"", origin,
-                in_quotes(name));
+    throw Error("{}: architecture {} is not yet supported; expected {}", origin, in_quotes(name), kArchitectures);
   }
   if (name.starts_with("vit_") || name.starts_with("deit_")) {
     throw Error(
         "{}: architecture {} is timm's, whose config.json leaves the extents unsaid: "
-        "convert the model with weights/pytorch/export.py",
-        origin, in_quotes(name));
+        "convert the model with weights/pytorch/export.py --timm {}",
+        origin, in_quotes(name), name.substr(0, 100));
   }
-  throw members.unexpected("architecture", "\"cpvt\", \"vit\" or \"deit\"", *member);
+  throw members.unexpected("architecture", kArchitectures, *member);
 }
 
 void read_peg(const json& object, std::string_view origin, Config& config) {

@@ -141,7 +141,7 @@ void check_coverage(const std::map<std::string, SafetensorsFile::Entry>& entries
 /// which normalises the subnormal numbers on the way.
 float float_of_half(uint16_t half) {
   const uint32_t magnitude = half & 0x7FFFU;
-  uint32_t bits = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13U) * 0x1p112F);
+  auto bits = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13U) * 0x1p112F);
   bits |= magnitude >= 0x7C00U ? 0x7F800000U : 0U;  // infinity and NaN
   return std::bit_cast<float>(bits | (half & 0x8000U) << 16U);
 }

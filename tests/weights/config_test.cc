@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{R"({"architecture": "deit_tiny_patch16_224"})",
                          "C: architecture 'deit_tiny_patch16_224' is timm's, whose config.json leaves the extents "
                          "unsaid: convert the "
-                         "model with weights/pytorch/export.py"}));
+                         "model with weights/pytorch/export.py --timm deit_tiny_patch16_224"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Keys, Refused,

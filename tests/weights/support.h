@@ -32,7 +32,7 @@ class FolderTest : public testing::Test {
   }
 
   std::filesystem::path write(const std::string& name, std::string_view bytes) const {
-    const auto path = folder_ / name;
+    auto path = folder_ / name;
     std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     return path;
   }
