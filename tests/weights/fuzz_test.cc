@@ -34,6 +34,8 @@ class Fuzz : public FolderTest {
 
   size_t below(size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(random_); }
 
+  void flip_bit(char& c) { c = static_cast<char>(static_cast<unsigned char>(c) ^ (1U << below(8))); }
+
   /// Reads everything there is to read, and counts what came of it. A failure names the round that led to it.
   void read(const std::string& bytes, int round) {
     const auto path = write("fuzzed.safetensors", bytes);
@@ -91,7 +93,7 @@ TEST_F(Fuzz, FlippedBits) {
     std::string bytes = valid_;
     for (size_t flips = 1 + below(4); flips > 0; --flips) {
       const size_t limit = below(8) == 0 ? bytes.size() : 8 + header_.size();
-      bytes[below(limit)] ^= static_cast<char>(1U << below(8));
+      flip_bit(bytes[below(limit)]);
     }
     read(bytes, round);
   }
@@ -160,7 +162,7 @@ TEST_F(Fuzz, DamagedConfigurations) {
       const size_t at = below(text.size());
       switch (below(3)) {
         case 0:
-          text[at] ^= static_cast<char>(1U << below(8));
+          flip_bit(text[at]);
           break;
         case 1:
           text.replace(at, below(20), valid.substr(below(valid.size()), below(20)));

@@ -290,7 +290,7 @@ TEST_P(Unaligned, DataMayLieAnywhere) {
   const int shift = GetParam();
   const std::string shift_text = std::to_string(shift);
   std::string header = R"({"pad":{"dtype":"U8","shape":[)" + shift_text + R"(],"data_offsets":[0,)" + shift_text + "]}";
-  uint64_t at = static_cast<uint64_t>(shift);
+  auto at = static_cast<uint64_t>(shift);
   std::string data(static_cast<size_t>(shift), '\xFF');
   const auto add = [&](const char* name, const std::string& bytes) {
     header +=
