@@ -263,14 +263,14 @@ TEST_F(Inferred, OtherPositionEncodings) {
   expect_inferred(c);
 }
 
-TEST_F(Inferred, EveryHiddenWidth) {
+TEST_F(Inferred, HiddenWidthsThatTheRatioRoundsBelow) {
   // embed_dim * (hidden / embed_dim) must not round below hidden.
   Config c = inferable();
-  c.embed_dim = 192;
-  c.num_heads = 3;
+  c.embed_dim = 448;
+  c.num_heads = 7;
   c.depth = 1;
-  for (const int hidden : {1, 7, 191, 193, 509, 576, 767, 768}) {
-    c.mlp_ratio = std::nextafter(hidden / 192.0, 1e9);
+  for (const int hidden : {1, 61, 115, 230, 447, 448, 453, 1792}) {
+    c.mlp_ratio = std::nextafter(hidden / 448.0, 1e9);
     ASSERT_EQ(c.hidden_dim(), hidden);
     expect_inferred(c);
   }
