@@ -1,0 +1,199 @@
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/backends/backend.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/layernorm.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/patch_embed.h"
+#include "kernels/cpu/peg.h"
+#include "kernels/cpu/pool.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace cpvt {
+
+namespace {
+
+int usable_cores() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+class CpuStream final : public Stream {
+ public:
+  explicit CpuStream(int threads) : team(threads) {}
+
+  std::byte* arena(size_t bytes) override {
+    if (bytes <= size_) return arena_.get();
+    arena_.reset();  // before the larger one is taken: both together may not fit
+    size_ = 0;
+    arena_.reset(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+    if (!arena_) throw Error("cannot allocate an arena of {} bytes", bytes);
+    size_ = bytes;
+    return arena_.get();
+  }
+
+  cpu::ThreadPool team;
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  std::unique_ptr<std::byte, Free> arena_;
+  size_t size_ = 0;
+};
+
+cpu::ThreadPool& team(const Call& call) { return static_cast<CpuStream&>(call.stream).team; }
+int threads(const Stream& stream) { return static_cast<const CpuStream&>(stream).team.threads(); }
+
+/// A small weight vector of the kernel's own, so that nothing points into the weights file any more.
+std::shared_ptr<const std::vector<float>> own(const Tensor& tensor) {
+  return std::make_shared<const std::vector<float>>(tensor.data.get(), tensor.data.get() + tensor.size());
+}
+
+size_t bytes(const std::shared_ptr<const std::vector<float>>& weights) { return weights->size() * sizeof(float); }
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads) : threads_(threads > 0 ? threads : usable_cores()) {}
+
+  std::string name() const override { return fmt::format("cpu, {} thread{}", threads_, threads_ == 1 ? "" : "s"); }
+
+  size_t free_memory() const override {
+    std::ifstream file("/proc/meminfo");
+    std::string key;
+    size_t kibibytes = 0;
+    for (std::string unit; file >> key >> kibibytes; std::getline(file, unit)) {
+      if (key == "MemAvailable:") return kibibytes << 10;
+    }
+    return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  }
+
+  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CpuStream>(threads_); }
+
+  Kernel bind(const ops::PatchEmbed& op) const override {
+    const auto packed = std::make_shared<const cpu::PackedPatchEmbed>(op.weight.data.get(), op.bias.data.get(),
+                                                                      op.width(), op.in_chans(), op.patch());
+    const auto class_token = op.class_token ? own(*op.class_token) : nullptr;
+    Kernel kernel;
+    kernel.run = [packed, class_token, width = op.width()](const Call& call) {
+      std::vector<cpu::Image> images;
+      for (const ImageView& image : call.images) images.push_back({image.data, image.size.height, image.size.width});
+      packed->run(images, call.layout.images, class_token ? class_token->data() : nullptr, call.output, width,
+                  call.workspace, team(call));
+    };
+    kernel.workspace_floats = [packed](const TokenLayout&, const Stream& stream) {
+      return packed->workspace_floats(threads(stream));
+    };
+    kernel.weight_bytes = packed->bytes() + (class_token ? bytes(class_token) : 0);
+    return kernel;
+  }
+
+  Kernel bind(const ops::AddPosition& op) const override {
+    Kernel kernel;
+    kernel.run = [width = op.width](const Call& call) {
+      cpu::add_position(call.inputs[0], width, call.positions, call.layout.images, call.output, width, width,
+                        team(call));
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Peg& op) const override {
+    const auto k = static_cast<int>(op.kernel());
+    const auto weight = std::make_shared<std::vector<float>>(static_cast<size_t>(op.weight.size()));
+    cpu::repack_peg_weight(op.weight.data.get(), op.width(), k, weight->data());
+    const auto bias = own(op.bias);
+    Kernel kernel;
+    kernel.run = [weight, bias, width = op.width(), k](const Call& call) {
+      cpu::peg(call.inputs[0], width, weight->data(), bias->data(), k, call.layout.images, call.output, width, width,
+               team(call));
+    };
+    kernel.weight_bytes = bytes(weight) + bytes(bias);
+    return kernel;
+  }
+
+  Kernel bind(const ops::LayerNorm& op) const override {
+    const auto gamma = own(op.gamma);
+    const auto beta = own(op.beta);
+    Kernel kernel;
+    kernel.run = [gamma, beta, eps = op.eps, width = op.width()](const Call& call) {
+      cpu::layernorm(call.inputs[0], width, gamma->data(), beta->data(), eps, call.output, width, call.rows, width,
+                     team(call));
+    };
+    kernel.weight_bytes = bytes(gamma) + bytes(beta);
+    return kernel;
+  }
+
+  Kernel bind(const ops::Linear& op) const override {
+    const auto activation = op.activation == ops::Activation::kGelu ? cpu::Activation::gelu_erf : cpu::Activation::none;
+    const auto packed = std::make_shared<const cpu::PackedLinear>(op.weight.data.get(), op.bias.data.get(), op.out(),
+                                                                  op.in(), activation);
+    Kernel kernel;
+    kernel.run = [packed, in = op.in(), out = op.out(), residual = op.residual](const Call& call) {
+      packed->run(call.inputs[0], in, residual ? call.inputs[1] : nullptr, out, call.output, out, call.rows,
+                  call.workspace, team(call));
+    };
+    kernel.workspace_floats = [packed](const TokenLayout&, const Stream& stream) {
+      return packed->workspace_floats(threads(stream));
+    };
+    kernel.weight_bytes = packed->bytes();
+    return kernel;
+  }
+
+  Kernel bind(const ops::Gelu& op) const override {
+    Kernel kernel;
+    kernel.run = [width = op.width](const Call& call) {
+      cpu::gelu_erf(call.inputs[0], width, call.output, width, call.rows, width, team(call));
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Add& op) const override {
+    Kernel kernel;
+    kernel.run = [width = op.width](const Call& call) {
+      cpu::add(call.inputs[0], width, call.inputs[1], width, call.output, width, call.rows, width, team(call));
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Attention& op) const override {
+    Kernel kernel;
+    kernel.run = [op](const Call& call) {
+      cpu::attention(call.inputs[0], 3 * op.width(), static_cast<int>(op.heads), static_cast<int>(op.head_dim),
+                     op.scale, call.layout.images, call.output, op.width(), call.workspace, team(call));
+    };
+    kernel.workspace_floats = [op](const TokenLayout&, const Stream& stream) {
+      return cpu::attention_workspace_floats(static_cast<int>(op.head_dim), threads(stream));
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Pool& op) const override {
+    Kernel kernel;
+    kernel.run = [op](const Call& call) {
+      if (op.kind == ops::Pool::Kind::kMean) {
+        cpu::mean_rows(call.inputs[0], op.width, call.layout.images, call.output, op.width, op.width, team(call));
+      } else {
+        cpu::class_rows(call.inputs[0], op.width, call.layout.images, call.output, op.width, op.width);
+      }
+    };
+    return kernel;
+  }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+
+}  // namespace cpvt
