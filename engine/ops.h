@@ -100,5 +100,7 @@ template <class... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <class... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;  // clang 14, which clang-tidy is, does not deduce this by itself
 
 }  // namespace cpvt

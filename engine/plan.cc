@@ -27,6 +27,7 @@ struct Block {
 /// Net Inference" (2020), which for these chains reaches the lower bound. Returns the arena's size.
 size_t place(std::vector<Block>& blocks) {
   std::vector<Block*> order;
+  order.reserve(blocks.size());
   for (Block& block : blocks) order.push_back(&block);
   std::stable_sort(order.begin(), order.end(), [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
   std::vector<const Block*> placed;  // by offset

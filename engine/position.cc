@@ -32,8 +32,11 @@ std::vector<Tap> taps(int64_t in, int64_t out) {
   std::vector<Tap> result;
   for (int64_t i = 0; i < out; ++i) {
     const float center = scale * (static_cast<float>(i) + 0.5F);
-    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5F), 0);
-    const int64_t last = std::min<int64_t>(static_cast<int64_t>(center + support + 0.5F), in);
+    // Truncated after the half is added, as PyTorch does: rounding proper would differ below zero.
+    // NOLINTBEGIN(bugprone-incorrect-roundings)
+    const auto first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5F), 0);
+    const auto last = std::min<int64_t>(static_cast<int64_t>(center + support + 0.5F), in);
+    // NOLINTEND(bugprone-incorrect-roundings)
     Tap tap{first, {}};
     float total = 0;
     for (int64_t j = first; j < last; ++j) {
