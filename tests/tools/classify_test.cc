@@ -1,0 +1,244 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cmath>
+#include <thread>
+
+#include "tests/tools/fixtures.h"
+#include "tests/tools/process.h"
+
+namespace cpvt {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+
+std::vector<json> objects_of(const std::string& text) {
+  std::vector<json> objects;
+  for (const std::string& line : lines_of(text)) objects.push_back(json::parse(line));
+  return objects;
+}
+
+std::vector<std::string> keys_of(const json& object) {
+  std::vector<std::string> keys;
+  for (const auto& item : object.items()) keys.push_back(item.key());
+  return keys;
+}
+
+class Classify : public testing::Test {
+ protected:
+  Classify() { write_model(model); }
+
+  std::string picture(const std::string& name, ImageSize size, uint32_t seed = 1) {
+    write_text(scratch / name, png_text(size, seed));
+    return scratch / name;
+  }
+
+  /// classify MODEL WORDS... --json
+  Outcome classify(std::vector<std::string> words, const Surroundings& surroundings = {}) const {
+    words.insert(words.begin(), {"classify", model, "--json"});
+    return run_cpvt(words, surroundings);
+  }
+
+  ScratchFolder scratch;
+  std::string model = scratch / "model";
+};
+
+TEST_F(Classify, JsonHasTheContractsShape) {
+  const std::string image = picture("a.png", {40, 50});
+  const Outcome outcome = classify({image, "--topk", "3"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, IsEmpty());
+  const std::vector<json> objects = objects_of(outcome.out);
+  ASSERT_EQ(objects.size(), 1U);
+  EXPECT_THAT(keys_of(objects[0]), ElementsAre("image", "size", "topk"));
+  EXPECT_EQ(objects[0]["image"], image);
+  EXPECT_EQ(objects[0]["size"], json({32, 32}));
+  ASSERT_EQ(objects[0]["topk"].size(), 3U);
+  double last = 1;
+  for (const json& entry : objects[0]["topk"]) {
+    EXPECT_THAT(keys_of(entry), ElementsAre("index", "label", "probability"));
+    EXPECT_EQ(entry["label"], fmt::format("class {}", entry["index"].get<int>()));
+    EXPECT_LE(entry["probability"], last);
+    last = entry["probability"];
+  }
+  EXPECT_THAT(outcome.out, StartsWith(R"({"image":)"));
+}
+
+TEST_F(Classify, ProbabilitiesOfAllClassesAddUpToOne) {
+  const Outcome outcome = classify({picture("a.png", {32, 32}), "--topk", "1000"});
+  const json topk = objects_of(outcome.out).at(0)["topk"];
+  EXPECT_EQ(topk.size(), 7U) << "there are no more classes";
+  double sum = 0;
+  for (const json& entry : topk) sum += entry["probability"].get<double>();
+  EXPECT_NEAR(sum, 1, 1e-12);
+}
+
+TEST_F(Classify, ALinePerImageAndLabel) {
+  const Outcome outcome =
+      run_cpvt({"classify", model, picture("a.png", {32, 32}), picture("longer.png", {32, 32}, 2), "--topk", "2"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const std::vector<std::string> lines = lines_of(outcome.out);
+  ASSERT_EQ(lines.size(), 4U);
+  for (const std::string& line : lines)
+    EXPECT_THAT(line, testing::ContainsRegex("png +[0-9]+\\.[0-9][0-9] %  class [0-6]$"));
+  EXPECT_THAT(lines[0], StartsWith(scratch / "a.png"));
+  EXPECT_THAT(lines[3], StartsWith(scratch / "longer.png"));
+}
+
+TEST_F(Classify, WithoutLabelNamesTheIndexIsTheLabel) {
+  json config = tiny_config();
+  config.erase("label_names");
+  write_model(model, config);
+  for (const json& entry : objects_of(classify({picture("a.png", {32, 32})}).out).at(0)["topk"]) {
+    EXPECT_EQ(entry["label"], std::to_string(entry["index"].get<int>()));
+  }
+}
+
+TEST_F(Classify, AFailureLeavesTheOthersAnsweredInTheirOrder) {
+  const std::string first = picture("first.png", {20, 30});
+  const std::string small = picture("small.png", {3, 30});
+  const std::string last = picture("last.png", {64, 33}, 2);
+  write_text(scratch / "broken.png", png_text({32, 32}, 1).substr(0, 200));
+  write_text(scratch / "text.png", "not a picture");
+  write_text(scratch / "empty.png", "");
+  std::filesystem::create_directory(scratch / "folder");
+  const std::vector<std::string> names{first, scratch / "missing.png", scratch / "broken.png", scratch / "text.png",
+                                       small, scratch / "empty.png",   scratch / "folder",     last};
+  std::vector<std::string> words = names;
+  words.insert(words.end(), {"--size", "native"});
+  const Outcome outcome = classify(words);
+  EXPECT_EQ(outcome.code, 1);
+  const std::vector<json> objects = objects_of(outcome.out);
+  ASSERT_EQ(objects.size(), names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    EXPECT_EQ(objects[i]["image"], names[i]);
+    if (i == 0 || i == names.size() - 1) {
+      EXPECT_TRUE(objects[i].contains("topk")) << objects[i];
+    } else {
+      EXPECT_THAT(keys_of(objects[i]), ElementsAre("error", "image"));
+      EXPECT_THAT(objects[i]["error"].get<std::string>(), StartsWith(names[i]));
+      EXPECT_THAT(outcome.err, HasSubstr(objects[i]["error"].get<std::string>()));
+    }
+  }
+  EXPECT_EQ(objects[0]["size"], json({20, 30}));
+  EXPECT_THAT(objects[1]["error"].get<std::string>(), HasSubstr("No such file"));
+  EXPECT_THAT(objects[4]["error"].get<std::string>(), HasSubstr("3x30 pixels: expected at least one patch of 4x4"));
+  EXPECT_THAT(objects[6]["error"].get<std::string>(), HasSubstr("expected a picture, found a folder"));
+
+  const Outcome all_failed = classify({scratch / "missing.png"});
+  EXPECT_EQ(all_failed.code, 1);
+}
+
+TEST_F(Classify, TheSizeThatTheNetworkGets) {
+  const std::string image = picture("a.png", {30, 41});
+  const auto size = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> words{image};
+    words.insert(words.end(), flags.begin(), flags.end());
+    const Outcome outcome = classify(words);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return objects_of(outcome.out).at(0)["size"];
+  };
+  EXPECT_EQ(size({}), json({32, 32}));
+  EXPECT_EQ(size({"--size", "20"}), json({20, 20}));
+  EXPECT_EQ(size({"--size", "20x37"}), json({20, 37}));
+  EXPECT_EQ(size({"--size", "native"}), json({30, 41}));
+  EXPECT_EQ(size({"--size", "native", "--policy", "pad"}), json({32, 44}));
+  EXPECT_EQ(size({"--size", "native", "--policy", "resize"}), json({32, 40}));
+  EXPECT_EQ(size({"--size", "21", "--policy", "pad"}), json({24, 24}));
+}
+
+TEST_F(Classify, NeitherBatchNorThreadsChangeABit) {
+  std::vector<std::string> words{"--size", "native", "--topk", "7"};
+  for (uint32_t i = 0; i < 12; ++i) {
+    words.push_back(picture(fmt::format("{}.png", i), {static_cast<int>(5 + 7 * i), static_cast<int>(90 - 6 * i)}, i));
+  }
+  const Outcome reference = classify(words);
+  ASSERT_EQ(reference.code, 0) << reference.err;
+  for (const std::vector<std::string>& flags : std::vector<std::vector<std::string>>{
+           {"--batch", "1"}, {"--batch", "5"}, {"--batch", "100"}, {"--threads", "1"}, {"--threads", "3"}}) {
+    std::vector<std::string> other = words;
+    other.insert(other.end(), flags.begin(), flags.end());
+    EXPECT_EQ(classify(other).out, reference.out) << flags[0] << ' ' << flags[1];
+  }
+}
+
+TEST_F(Classify, StandardInputAndPipes) {
+  const std::string image = picture("a.png", {32, 32});
+  const json topk = objects_of(classify({image}).out).at(0)["topk"];
+
+  const Outcome from_stdin = classify({"-"}, {.input = read_text(image)});
+  EXPECT_EQ(from_stdin.code, 0) << from_stdin.err;
+  EXPECT_EQ(objects_of(from_stdin.out).at(0), (json{{"image", "-"}, {"size", {32, 32}}, {"topk", topk}}));
+  EXPECT_THAT(objects_of(classify({"-"}).out).at(0)["error"].get<std::string>(), StartsWith("standard input: "));
+
+  const std::string fifo = scratch / "fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  std::thread writer([&] { write_text(fifo, read_text(image)); });
+  const Outcome from_fifo = classify({fifo});
+  writer.join();
+  EXPECT_EQ(objects_of(from_fifo.out).at(0)["topk"], topk) << from_fifo.err;
+}
+
+TEST_F(Classify, AFullOrClosedStdoutIsNoSuccess) {
+  const std::string image = picture("a.png", {32, 32});
+  const Outcome full = classify({image}, {.output = "/dev/full"});
+  EXPECT_EQ(full.code, 2);
+  EXPECT_EQ(full.err, "cpvt: cannot write to standard output: No space left on device\n");
+  const Outcome closed = classify({image}, {.output = "closed"});
+  EXPECT_EQ(closed.code, 2);
+  EXPECT_EQ(closed.err, "cpvt: cannot write to standard output: Bad file descriptor\n");
+}
+
+TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
+  const std::string image = picture("a.png", {32, 32});
+  const Outcome refused = classify({image, "--memory-limit", "10K"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.out, IsEmpty());
+  EXPECT_THAT(refused.err, testing::ContainsRegex("needs [0-9.]+ MiB \\(weights [0-9.]+, arena [0-9.]+, positions"));
+
+  // With sizes of their own, it is only the large one that does not fit; and a batch of two is cut to fit.
+  const std::string large = picture("large.png", {640, 640});
+  const json memory = json::parse(run_cpvt({"info", model, "--size", "64", "--json"}).out)["memory_bytes"];
+  const Outcome outcome = classify({image, large, picture("b.png", {64, 64}), picture("c.png", {64, 64}), "--size",
+                                    "native", "--batch", "4", "--memory-limit", memory["total"].dump()});
+  EXPECT_EQ(outcome.code, 1);
+  const std::vector<json> objects = objects_of(outcome.out);
+  ASSERT_EQ(objects.size(), 4U);
+  EXPECT_TRUE(objects[0].contains("topk"));
+  EXPECT_THAT(objects[1]["error"].get<std::string>(), StartsWith(large + ": 1 images, 25600 tokens: needs "));
+  EXPECT_TRUE(objects[2].contains("topk"));
+  EXPECT_TRUE(objects[3].contains("topk"));
+}
+
+TEST_F(Classify, MaxPixels) {
+  const std::string image = picture("a.png", {32, 32});
+  EXPECT_EQ(classify({image, "--max-pixels", "1024"}).code, 0);
+  const Outcome refused = classify({image, "--max-pixels", "1023"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("1023"));
+}
+
+TEST_F(Classify, AModelWhoseInputsAreNoPicturesIsWrongUsage) {
+  json config = tiny_config();
+  config["in_chans"] = 5;
+  config["pretrained_cfg"] = {{"input_size", {5, 32, 32}}, {"mean", {0, 0, 0, 0, 0}}, {"std", {1, 1, 1, 1, 1}}};
+  write_model(model, config);
+  const Outcome outcome = classify({picture("a.png", {32, 32})});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("the model takes 5 channels; pictures have 3, or 1 in grey"));
+}
+
+TEST_F(Classify, AFileNameThatIsNoUtf8StillMakesJson) {
+  const std::string image = picture("caf\xe9.png", {32, 32});
+  const Outcome outcome = classify({image});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(objects_of(outcome.out).at(0)["image"].get<std::string>(), HasSubstr("caf\xef\xbf\xbd.png"));
+}
+
+}  // namespace
+}  // namespace cpvt

@@ -1,0 +1,142 @@
+// What a person meets before anything is computed: help, wrong words, wrong values, wrong models.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/tools/fixtures.h"
+#include "tests/tools/process.h"
+
+namespace cpvt {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+TEST(Usage, WithoutACommandListsThem) {
+  const Outcome outcome = run_cpvt({});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.out, IsEmpty());
+  EXPECT_THAT(outcome.err, HasSubstr("expected a command: info, classify, run, features, eval, bench"));
+}
+
+TEST(Usage, AnUnknownCommandListsThem) {
+  for (const char* name : {"clasify", "profile", "attention", "sweep"}) {
+    const Outcome outcome = run_cpvt({name, "model"});
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_EQ(outcome.err,
+              fmt::format("cpvt: no command '{}'; there are info, classify, run, features, eval, bench\n", name));
+  }
+}
+
+TEST(Usage, HelpIsAResult) {
+  for (const char* command : {"", "info", "classify", "run", "features", "eval", "bench"}) {
+    std::vector<std::string> words{command, "--help"};
+    if (words.front().empty()) words.erase(words.begin());
+    const Outcome outcome = run_cpvt(words);
+    EXPECT_EQ(outcome.code, 0) << command;
+    EXPECT_THAT(outcome.out, HasSubstr("Usage: cpvt")) << command;
+    EXPECT_THAT(outcome.err, IsEmpty()) << command;
+  }
+  const Outcome version = run_cpvt({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.out, testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+struct WrongWords {
+  std::vector<std::string> words;
+  const char* message;
+};
+
+void PrintTo(const WrongWords& wrong, std::ostream* out) {
+  *out << "cpvt";
+  for (const std::string& word : wrong.words) *out << ' ' << word;
+}
+
+class Wrong : public testing::TestWithParam<WrongWords> {};
+
+TEST_P(Wrong, IsToldAndExitsWithTwo) {
+  const Outcome outcome = run_cpvt(GetParam().words);
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.out, IsEmpty());
+  EXPECT_THAT(outcome.err, HasSubstr(GetParam().message));
+  EXPECT_EQ(lines_of(outcome.err).size(), 1U) << outcome.err;
+}
+
+// None of these comes as far as looking for the model.
+INSTANTIATE_TEST_SUITE_P(
+    Words, Wrong,
+    testing::Values(
+        WrongWords{{"classify"}, "cpvt classify: MODEL is required; cpvt classify --help says more"},
+        WrongWords{{"classify", "m"}, "IMAGE is required"},
+        WrongWords{{"run", "m", "in.safetensors"}, "--output is required"},
+        WrongWords{{"info", "m", "--nonsense"}, "--nonsense"}, WrongWords{{"info", "m", "extra"}, "extra"},
+        WrongWords{{"classify", "m", "i", "--topk", "0"}, "--topk: expected a whole number from 1, found '0'"},
+        WrongWords{{"classify", "m", "i", "--topk", "five"}, "--topk: expected a whole number from 1, found 'five'"},
+        WrongWords{{"classify", "m", "i", "--topk", "99999999999999999999"}, "--topk: expected"},
+        WrongWords{{"classify", "m", "i", "--size", "x"},
+                   "--size: expected native, N or HxW, in pixels from 1 to 65535"},
+        WrongWords{{"classify", "m", "i", "--size", "224x"}, "found '224x'"},
+        WrongWords{{"classify", "m", "i", "--size", "224x224x3"}, "found '224x224x3'"},
+        WrongWords{{"classify", "m", "i", "--size", "0"}, "found '0'"},
+        WrongWords{{"classify", "m", "i", "--size=-5"}, "found '-5'"},
+        WrongWords{{"classify", "m", "i", "--size", "70000"}, "found '70000'"},
+        WrongWords{{"info", "m", "--size", "native"},
+                   "--size: expected N or HxW, in pixels from 1 to 65535, found 'native'"},
+        WrongWords{{"classify", "m", "i", "--policy", "crop"}, "--policy: expected floor, pad or resize, found 'crop'"},
+        WrongWords{{"run", "m", "i", "-o", "o", "--policy", "resize"},
+                   "--policy: expected floor or pad (tensors are not"},
+        WrongWords{{"classify", "m", "i", "--batch", "0"},
+                   "--batch: expected a whole number from 1 to 65536, found '0'"},
+        WrongWords{{"classify", "m", "i", "--threads", "0"}, "--threads: expected a whole number from 1 to 1024"},
+        WrongWords{{"classify", "m", "i", "--max-pixels", "0"}, "--max-pixels: expected a whole number from 1"},
+        WrongWords{{"classify", "m", "i", "--memory-limit", "5T"}, "--memory-limit: expected a number of bytes from 1"},
+        WrongWords{{"classify", "m", "i", "--memory-limit", "M"}, "found 'M'"},
+        WrongWords{{"classify", "m", "i", "--memory-limit", "0"}, "found '0'"},
+        WrongWords{{"classify", "m", "i", "--memory-limit", "9999999999999G"}, "found '9999999999999G'"},
+        WrongWords{{"classify", "m", "i", "--device", "gpu"}, "--device: expected cpu, cuda, sim or auto, found 'gpu'"},
+        WrongWords{{"classify", "m", "i", "--device", "cuda"}, "device cuda is not part of this build; there is cpu"},
+        WrongWords{{"info", "m", "--device", "sim"}, "device sim is not part of this build; there is cpu"},
+        WrongWords{{"classify", "m", "i", "--dtype", "fp8"}, "--dtype: expected fp32, bf16, fp16 or int8, found 'fp8'"},
+        WrongWords{{"bench", "m", "--dtype", "bf16"}, "dtype bf16: device cpu has fp32 only, so far"},
+        WrongWords{{"bench", "m", "--repetitions", "0"}, "--repetitions: expected a whole number from 1"},
+        WrongWords{{"bench", "m", "--seed=-1"}, "--seed: expected a whole number from 0"},
+        WrongWords{{"classify", "m", "i", "--seed", "1"}, "--seed"}, WrongWords{{"info", "m", "-v", "-q"}, "excludes"},
+        WrongWords{{"info", "/no/such/model"}, "/no/such/model"}));
+
+TEST(Usage, AutoSaysTheDeviceOnlyWhenAsked) {
+  const ScratchFolder scratch;
+  write_model(scratch.path());
+  const Outcome quiet = run_cpvt({"info", scratch.path()});
+  EXPECT_EQ(quiet.code, 0) << quiet.err;
+  EXPECT_THAT(quiet.err, IsEmpty());
+  const Outcome verbose = run_cpvt({"info", scratch.path(), "-v"});
+  EXPECT_THAT(verbose.err, HasSubstr("note: device auto: cpu"));
+  EXPECT_THAT(run_cpvt({"info", scratch.path(), "-v", "--device", "cpu"}).err, Not(HasSubstr("device auto")));
+}
+
+TEST(Usage, ABrokenModelIsWrongUsage) {
+  const ScratchFolder scratch;
+  write_model(scratch.path());
+  const std::string weights = scratch / "model.safetensors";
+  write_text(weights, read_text(weights).substr(0, 1000));
+  write_text(scratch / "picture.png", png_text({32, 32}, 1));
+  const Outcome outcome = run_cpvt({"classify", scratch.path(), scratch / "picture.png"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.out, IsEmpty());
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("cpvt: "), HasSubstr(weights)));
+}
+
+TEST(Usage, AWeightsFileTakesItsConfigFromTheFlag) {
+  const ScratchFolder scratch;
+  write_model(scratch.path() / "model");
+  std::filesystem::rename(scratch.path() / "model/model.safetensors", scratch / "weights.safetensors");
+  const Outcome outcome =
+      run_cpvt({"info", scratch / "weights.safetensors", "--config", scratch / "model/config.json", "--json"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(nlohmann::json::parse(outcome.out)["num_heads"], 2);
+}
+
+}  // namespace
+}  // namespace cpvt

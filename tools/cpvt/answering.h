@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/runner.h"
+
+namespace cpvt::cli {
+
+/// One image on its way through the network, or why there is none.
+struct Input {
+  Input() = default;
+  Input(Input&&) = default;
+  Input& operator=(Input&&) = default;
+  ~Input() = default;
+  Input(const Input&) = delete;  // `view` would point into the other one's memory
+  Input& operator=(const Input&) = delete;
+
+  size_t index = 0;  // among the command's inputs
+  std::string name;  // for messages: a path, a tensor's name
+  ImageView view{};  // into `pixels`, or memory that outlives this
+  std::vector<float> pixels;
+  std::vector<std::string> warnings;
+  std::string error;  // not empty: no image, and why
+};
+
+/// What came out for an input; the spans are valid until the receiver returns.
+struct Answer {
+  const Input& input;
+  std::string error;  // not empty: nothing came out, and why
+  TokenGrid grid;
+  std::span<const float> logits;    // [classes]
+  std::span<const float> features;  // [grid.rows(), D], where asked for
+};
+
+enum class Wanted { kLogits, kLogitsAndFeatures };
+
+/// Takes inputs from `next` until it has no more, runs them in ragged batches, and hands each one's answer to `receive`
+/// in the same order. A batch has `batch` images; for 0, as many as keep its tokens in the caches' reach. Answers do
+/// not depend on it, so a batch that the memory limit forbids is cut in halves until what is refused is a single image.
+void answer_all(Runner& runner, const Config& config, int batch, Wanted wanted,
+                const std::function<std::optional<Input>()>& next, const std::function<void(const Answer&)>& receive);
+
+}  // namespace cpvt::cli

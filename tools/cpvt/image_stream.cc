@@ -1,0 +1,143 @@
+#include "tools/cpvt/image_stream.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <new>
+#include <span>
+#include <utility>
+
+#include "base/error.h"
+
+namespace cpvt::cli {
+
+namespace {
+
+constexpr size_t kAheadPerWorker = 8;
+/// Prepared pictures may wait in this much memory; beyond it only the picture that is waited for is begun.
+constexpr size_t kWaitingBytes = size_t{256} << 20;
+
+Image decode_stream(std::istream& in, const DecodeOptions& options, const std::string& name) {
+  const std::vector<char> bytes{std::istreambuf_iterator<char>(in), {}};
+  if (in.bad()) throw Error("{}: cannot be read", name);
+  return decode(std::as_bytes(std::span(bytes)), options, name);
+}
+
+/// A file, or what only can be read from front to back: standard input, or the shell's <(...).
+Image read_picture(const std::string& path, const DecodeOptions& options) {
+  namespace fs = std::filesystem;
+  if (path == "-") return decode_stream(std::cin, options, "standard input");
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (fs::is_directory(status)) {
+    throw Error("{}: expected a picture, found a folder (cpvt eval takes a folder of classes)", path);
+  }
+  if (fs::is_fifo(status) || fs::is_character_file(status)) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) throw Error("{}: cannot open: {}", path, std::strerror(errno));
+    return decode_stream(in, options, path);
+  }
+  return decode_file(path, options);
+}
+
+}  // namespace
+
+Preparation Preparation::of(const Options& options, const Config& config) {
+  if (config.in_chans != 1 && config.in_chans != 3) {
+    throw Error("the model takes {} channels; pictures have 3, or 1 in grey (cpvt run takes tensors)", config.in_chans);
+  }
+  const Config::Preprocessing& model = config.pretrained_cfg;
+  EvalTransform transform;
+  std::copy_n(model.mean.begin(), config.in_chans, transform.mean.begin());
+  std::copy_n(model.std.begin(), config.in_chans, transform.std.begin());
+  transform.interpolation = parse_interpolation(name_of(model.interpolation));
+  transform.crop_pct = model.crop_pct;
+  switch (options.size.kind) {
+    case InputSize::Kind::kModels:
+      transform.size = ImageSize{model.input_size[1], model.input_size[2]};
+      break;
+    case InputSize::Kind::kFixed:
+      transform.size = options.size.fixed;
+      break;
+    case InputSize::Kind::kNative:
+      transform.size = std::nullopt;
+      break;
+  }
+  return {options.decode, transform, config.in_chans, options.policy, config.patch_size};
+}
+
+ImageStream::ImageStream(std::vector<std::string> paths, Preparation preparation, int workers)
+    : paths_(std::move(paths)), preparation_(preparation), most_ahead_(kAheadPerWorker * static_cast<size_t>(workers)) {
+  const size_t useful = std::min(static_cast<size_t>(workers), paths_.size());
+  for (size_t i = 0; i < useful; ++i) workers_.emplace_back([this] { work(); });
+}
+
+ImageStream::~ImageStream() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+std::optional<Input> ImageStream::next() {
+  std::unique_lock lock(mutex_);
+  if (taken_ == paths_.size()) return std::nullopt;
+  changed_.wait(lock, [this] { return done_.contains(taken_); });
+  Input input = std::move(done_.extract(taken_).mapped());
+  bytes_ -= input.pixels.size() * sizeof(float);
+  ++taken_;
+  changed_.notify_all();
+  return input;
+}
+
+bool ImageStream::may_start() const {
+  const bool waited_for = begun_ == taken_;
+  return waited_for || (begun_ - taken_ < most_ahead_ && bytes_ < kWaitingBytes);
+}
+
+void ImageStream::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return stop_ || begun_ == paths_.size() || may_start(); });
+    if (stop_ || begun_ == paths_.size()) return;
+    const size_t index = begun_++;
+    lock.unlock();
+    Input input = prepare(index);
+    lock.lock();
+    bytes_ += input.pixels.size() * sizeof(float);
+    done_.emplace(index, std::move(input));
+    changed_.notify_all();
+  }
+}
+
+Input ImageStream::prepare(size_t index) const {
+  Input input;
+  input.index = index;
+  input.name = paths_[index];
+  // Whatever goes wrong, the message begins with the picture's name.
+  const auto failed = [&](std::string_view why) {
+    const bool named = input.name == "-" || why.starts_with(input.name);
+    input.error = named ? std::string(why) : fmt::format("{}: {}", input.name, why);
+  };
+  try {
+    Image image = read_picture(input.name, preparation_.decode);
+    input.warnings = image.warnings;
+    Planes planes = preprocess(std::move(image), preparation_.transform, preparation_.channels, preparation_.policy,
+                               preparation_.patch);
+    input.pixels = std::move(planes.values);
+    input.view = {input.pixels.data(), planes.size};
+  } catch (const std::bad_alloc&) {
+    failed("out of memory");
+  } catch (const std::exception& e) {
+    failed(e.what());
+  }
+  return input;
+}
+
+}  // namespace cpvt::cli

@@ -1,0 +1,24 @@
+#include "tools/cpvt/messages.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace cpvt::cli {
+
+void Messages::failure(std::string_view text) { line("", text); }
+
+void Messages::warning(std::string_view text) {
+  if (level_ != Level::kQuiet) line("warning: ", text);
+}
+
+void Messages::note(std::string_view text) {
+  if (level_ == Level::kVerbose) line("note: ", text);
+}
+
+void Messages::line(std::string_view kind, std::string_view text) {
+  progress_.hide();
+  fmt::print(stderr, "cpvt: {}{}\n", kind, text);
+}
+
+}  // namespace cpvt::cli

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tools/cpvt/answering.h"
+
+namespace cpvt::cli {
+
+/// What `run` and `features` write: collects answers, then makes one safetensors file of them.
+///
+///   logits      [B, classes]
+///   features    [B, N, D]     tokens after the final norm, row-major over the grid, the class token first where there
+///                             is one; only where the answers have them
+///
+/// In a ragged file each image's results also, or for features instead, stand under its number, as if it were alone:
+///
+///   logits.I    [1, classes]
+///   features.I  [1, N_I, D]
+class TokenFile {
+ public:
+  /// Keeps a copy of what came out for one more image.
+  void add(const Answer& answer);
+
+  int64_t images() const { return static_cast<int64_t>(rows_.size()); }
+  bool same_rows() const;  ///< whether all images have equally many tokens: what features [B, N, D] needs
+
+  /// Throws Error where the file cannot be written; then there is none.
+  void write(const std::filesystem::path& path, bool ragged, const std::map<std::string, std::string>& metadata) const;
+
+ private:
+  std::vector<float> logits_;
+  std::vector<float> features_;
+  std::vector<int64_t> rows_;  // of each image, in features_
+};
+
+}  // namespace cpvt::cli
