@@ -53,7 +53,7 @@ void write_file(const std::filesystem::path& path, const std::function<void(std:
   beside += fmt::format(".{}.partial", getpid());
   try {
     std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-    if (!out) throw Error("{}: cannot create: {}", beside.string(), std::strerror(errno));
+    if (!out) throw Error("{}: cannot create: {}", path.string(), std::strerror(errno));
     write(out);
     out.close();
     if (!out) throw Error("{}: cannot write: {}", path.string(), std::strerror(errno));

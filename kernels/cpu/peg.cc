@@ -12,8 +12,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace cpvt::cpu::HWY_NAMESPACE {
 
-constexpr int kMostOutputs = 8;  // columns of the grid that are summed side by side in registers
-constexpr int kMostTaps = 3;     // taps of one kernel row held in registers beside them
+constexpr int kMostOutputs =
+    HWY_TARGET <= HWY_AVX3 ? 16 : 8;  // columns of the grid that are summed side by side in registers
+constexpr int kMostTaps = 3;          // taps of one kernel row held in registers beside them
 
 /// What stays the same over one image and one vector of channels; x and y point at those channels of the grid's first
 /// row.
@@ -36,7 +37,7 @@ HWY_INLINE void add_taps(const float* row, int64_t x_stride, int64_t width, int6
                          int64_t weight_stride, Access access, Vec (&sum)[kOutputs]) {
   Vec w[kTaps];
   for (int t = 0; t < kTaps; ++t) w[t] = access.load(weight + t * weight_stride);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int j = 0; j < kOutputs + kTaps - 1; ++j) {
     if (static_cast<uint64_t>(first + j) >= static_cast<uint64_t>(width)) continue;
     const Vec in = access.load(row + (first + j) * x_stride);
@@ -80,39 +81,23 @@ void peg_outputs(const Plane& p, Vec bias, int64_t oy, int64_t ox, Access access
   for (int o = 0; o < kOutputs; ++o) access.store(sum[o], p.y + (oy * p.width + ox + o) * p.y_stride);
 }
 
+/// peg_outputs for a number of outputs known only now, 1 to kOutputs.
+template <int kOutputs, class Access>
+HWY_INLINE void peg_some_outputs(int64_t outputs, const Plane& p, Vec bias, int64_t oy, int64_t ox, Access access) {
+  if constexpr (kOutputs > 1) {
+    if (outputs < kOutputs) return peg_some_outputs<kOutputs - 1>(outputs, p, bias, oy, ox, access);
+  }
+  peg_outputs<kOutputs>(p, bias, oy, ox, access);
+}
+
 template <class Access>
 void peg_row(const Plane& p, const float* bias, int64_t oy, Access access) {
   const Vec b = access.load(bias);
-  // Blocks as even as they can be: 14 columns are 7 + 7, not 8 + 6.
+  // Blocks as even as they can be: 20 columns are 10 + 10, not 16 + 4.
   const int64_t blocks = (p.width + kMostOutputs - 1) / kMostOutputs;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t ox = p.width * block / blocks;
-    switch (p.width * (block + 1) / blocks - ox) {
-      case 1:
-        peg_outputs<1>(p, b, oy, ox, access);
-        break;
-      case 2:
-        peg_outputs<2>(p, b, oy, ox, access);
-        break;
-      case 3:
-        peg_outputs<3>(p, b, oy, ox, access);
-        break;
-      case 4:
-        peg_outputs<4>(p, b, oy, ox, access);
-        break;
-      case 5:
-        peg_outputs<5>(p, b, oy, ox, access);
-        break;
-      case 6:
-        peg_outputs<6>(p, b, oy, ox, access);
-        break;
-      case 7:
-        peg_outputs<7>(p, b, oy, ox, access);
-        break;
-      default:
-        peg_outputs<8>(p, b, oy, ox, access);
-        break;
-    }
+    peg_some_outputs<kMostOutputs>(p.width * (block + 1) / blocks - ox, p, b, oy, ox, access);
   }
 }
 

@@ -11,7 +11,7 @@
 namespace cpvt::cpu {
 
 /// A fixed team of threads, the caller among them. One parallel loop runs at a time; an owner uses it from one thread.
-class ThreadPool {
+class ThreadPool {  // NOLINT(clang-analyzer-optin.performance.Padding): two cache lines kept apart on purpose
  public:
   explicit ThreadPool(int threads);  ///< threads >= 1; 1 runs everything in the caller
   ~ThreadPool();

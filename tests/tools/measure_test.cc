@@ -1,5 +1,6 @@
 // The commands that answer with figures: info, eval, bench.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

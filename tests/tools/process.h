@@ -15,8 +15,8 @@ struct Outcome {
 };
 
 struct Surroundings {
-  std::string input;             // what standard input holds
-  std::filesystem::path output;  // where stdout goes instead of Outcome::out; "closed" closes it
+  std::string input = {};             // what standard input holds
+  std::filesystem::path output = {};  // where stdout goes instead of Outcome::out; "closed" closes it
 };
 
 /// Runs CPVT_BINARY with these arguments and waits for it.

@@ -1,5 +1,6 @@
 // `cpvt run` and `cpvt features`: tensors out, bit for bit the same whatever the batch.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>

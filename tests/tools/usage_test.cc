@@ -1,5 +1,6 @@
 // What a person meets before anything is computed: help, wrong words, wrong values, wrong models.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -95,14 +95,13 @@ TEST(Attention, SameBitsInEveryCompany) {
   for (const int head_dim : {16, 20, 64}) {
     const int heads = 3;
     const auto images = layout({{0, 3, 3, 1}, {0, 14, 14, 1}, {0, 17, 18, 0}, {0, 1, 1, 0}}, 1);
-    const Matrix qkv(rows_of(images), 3 * heads * head_dim, 3 * heads * head_dim, 9, 2);
+    const Matrix qkv(rows_of(images), int64_t{3} * heads * head_dim, int64_t{3} * heads * head_dim, 9, 2);
     const Matrix together = run(qkv, heads, head_dim, images, 1, 0);
     for (const int threads : {2, 3, 5}) {
       const Matrix again = run(qkv, heads, head_dim, images, threads, 3);
       for (const TokenGrid& image : images) {
         for (int64_t r = image.first_row; r < image.first_row + image.rows(); ++r) {
-          ASSERT_EQ(std::memcmp(together.row(r), again.row(r), static_cast<size_t>(heads * head_dim) * 4), 0)
-              << threads;
+          ASSERT_TRUE(same_bits(together.row(r), again.row(r), int64_t{heads} * head_dim)) << threads;
         }
       }
     }
@@ -113,8 +112,7 @@ TEST(Attention, SameBitsInEveryCompany) {
       for (int64_t r = 0; r < image.rows(); ++r) std::copy_n(qkv.row(image.first_row + r), qkv.width(), part.row(r));
       const Matrix y = run(part, heads, head_dim, {&alone, 1}, 2, 0);
       for (int64_t r = 0; r < image.rows(); ++r) {
-        ASSERT_EQ(std::memcmp(y.row(r), together.row(image.first_row + r), static_cast<size_t>(heads * head_dim) * 4),
-                  0);
+        ASSERT_TRUE(same_bits(y.row(r), together.row(image.first_row + r), int64_t{heads} * head_dim));
       }
     }
   }

@@ -69,8 +69,12 @@ TEST(AddPosition, EachImageHasItsTable) {
   const Matrix x(rows_of(images), 19, 21, 1);
   std::vector<std::vector<float>> tables;
   std::vector<const float*> pointers;
-  for (const TokenGrid& g : images) tables.push_back(noise(g.rows() * 19, static_cast<uint32_t>(tables.size())));
-  for (const auto& table : tables) pointers.push_back(table.data());
+  tables.reserve(images.size());  // the pointers stay good
+  pointers.reserve(images.size());
+  for (const TokenGrid& g : images) {
+    tables.push_back(noise(g.rows() * 19, static_cast<uint32_t>(tables.size())));
+    pointers.push_back(tables.back().data());
+  }
   Matrix y = x;
   ThreadPool pool(2);
   add_position(y.data(), y.stride(), pointers, images, y.data(), y.stride(), 19, pool);

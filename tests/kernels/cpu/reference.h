@@ -5,9 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <span>
@@ -60,7 +60,7 @@ class Matrix {
     for (size_t i = 0; i < storage_.size(); ++i) {
       const int64_t at = storage_.data() + i - begin;
       if (at >= 0 && at < rows_ * stride_ && at % stride_ < width_) continue;
-      if (std::memcmp(&storage_[i], &guard, sizeof(float)) != 0) return false;
+      if (std::bit_cast<uint32_t>(storage_[i]) != std::bit_cast<uint32_t>(guard)) return false;
     }
     return true;
   }
@@ -102,10 +102,15 @@ class Comparison {
   int64_t count_ = 0;
 };
 
+inline bool same_bits(const float* a, const float* b, int64_t count) {
+  return std::equal(a, a + count, b,
+                    [](float l, float r) { return std::bit_cast<uint32_t>(l) == std::bit_cast<uint32_t>(r); });
+}
+
 /// Whether the elements of two equally shaped matrices are the same bits.
 inline bool same_bits(const Matrix& a, const Matrix& b) {
   for (int64_t r = 0; r < a.rows(); ++r) {
-    if (std::memcmp(a.row(r), b.row(r), static_cast<size_t>(a.width()) * sizeof(float)) != 0) return false;
+    if (!same_bits(a.row(r), b.row(r), a.width())) return false;
   }
   return a.rows() == b.rows() && a.width() == b.width();
 }

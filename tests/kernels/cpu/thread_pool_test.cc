@@ -27,9 +27,9 @@ TEST(ThreadPool, RunsEveryItemOnce) {
 TEST(ThreadPool, ManyShortLoopsInARow) {
   ThreadPool pool(3);
   int64_t sum = 0;
-  std::vector<int64_t> part(3 * 16, 0);
+  std::vector<int64_t> part(48, 0);  // each thread its cache line
   for (int loop = 0; loop < 20000; ++loop) {
-    pool.run(4, [&](int64_t item, int thread) { part[static_cast<size_t>(thread * 16)] += item + loop; });
+    pool.run(4, [&](int64_t item, int thread) { part[16 * static_cast<size_t>(thread)] += item + loop; });
   }
   for (const int64_t p : part) sum += p;
   EXPECT_EQ(sum, 4LL * 20000 * 19999 / 2 + 6LL * 20000);
@@ -37,9 +37,9 @@ TEST(ThreadPool, ManyShortLoopsInARow) {
 
 TEST(ThreadPool, AThreadNumberIsUsedByOneThreadAtATime) {
   ThreadPool pool(4);
-  std::vector<int> plain(4 * 16, 0);  // a race here is what the thread sanitizer would see
+  std::vector<int> plain(64, 0);  // a race here is what the thread sanitizer would see
   for (int loop = 0; loop < 200; ++loop) {
-    pool.run(50, [&](int64_t, int thread) { ++plain[static_cast<size_t>(thread * 16)]; });
+    pool.run(50, [&](int64_t, int thread) { ++plain[16 * static_cast<size_t>(thread)]; });
   }
   EXPECT_EQ(plain[0] + plain[16] + plain[32] + plain[48], 200 * 50);
 }
@@ -60,6 +60,7 @@ TEST(ThreadPool, SleepersWakeUp) {
 
 TEST(ThreadPool, SeveralPoolsSideBySide) {
   std::vector<std::thread> owners;
+  owners.reserve(3);
   std::atomic<int> sum = 0;
   for (int i = 0; i < 3; ++i) {
     owners.emplace_back([&] {
