@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the build needs; does nothing, and needs no root, where all are there.
 set -euo pipefail
-packages=(cmake ninja-build g++ pkg-config libdnnl-dev libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev
-          libjpeg62-turbo-dev libspng-dev libwebp-dev libgtest-dev libgmock-dev libbenchmark-dev)
+# oneDNN's CMake files ask for OpenCL's, though nothing here uses a GPU through it.
+packages=(cmake ninja-build g++ pkg-config libdnnl-dev ocl-icd-opencl-dev libhwy-dev nlohmann-json3-dev libcli11-dev
+          libfmt-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libgtest-dev libgmock-dev libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do
   [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
