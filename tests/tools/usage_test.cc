@@ -6,6 +6,7 @@
 
 #include "tests/tools/fixtures.h"
 #include "tests/tools/process.h"
+#include "weights/safetensors.h"
 
 namespace cpvt {
 namespace {
@@ -103,8 +104,8 @@ INSTANTIATE_TEST_SUITE_P(
         WrongWords{{"bench", "m", "--dtype", "bf16"}, "dtype bf16: device cpu has fp32 only, so far"},
         WrongWords{{"bench", "m", "--repetitions", "0"}, "--repetitions: expected a whole number from 1"},
         WrongWords{{"bench", "m", "--seed=-1"}, "--seed: expected a whole number from 0"},
-        WrongWords{{"classify", "m", "i", "--seed", "1"}, "--seed"}, WrongWords{{"info", "m", "-v", "-q"}, "excludes"},
-        WrongWords{{"info", "/no/such/model"}, "/no/such/model"}));
+        WrongWords{{"classify", "m", "i", "--seed", "x"}, "--seed: expected a whole number from 0"},
+        WrongWords{{"info", "m", "-v", "-q"}, "excludes"}, WrongWords{{"info", "/no/such/model"}, "/no/such/model"}));
 
 TEST(Usage, AutoSaysTheDeviceOnlyWhenAsked) {
   const ScratchFolder scratch;
@@ -115,6 +116,32 @@ TEST(Usage, AutoSaysTheDeviceOnlyWhenAsked) {
   const Outcome verbose = run_cpvt({"info", scratch.path(), "-v"});
   EXPECT_THAT(verbose.err, HasSubstr("note: device auto: cpu"));
   EXPECT_THAT(run_cpvt({"info", scratch.path(), "-v", "--device", "cpu"}).err, Not(HasSubstr("device auto")));
+}
+
+TEST(Usage, EveryCommandTakesTheCommonFlags) {
+  const std::vector<std::string> common{"--device",       "cpu", "--dtype", "fp32", "--threads", "1",
+                                        "--memory-limit", "1G",  "--batch", "1",    "--policy",  "floor",
+                                        "--seed",         "7",   "-q"};
+  const ScratchFolder scratch;
+  write_model(scratch.path() / "model");
+  const std::string model = scratch / "model";
+  const std::string picture = scratch / "pictures/class 0/a.png";
+  std::filesystem::create_directories(scratch.path() / "pictures/class 0");
+  write_text(picture, png_text({32, 32}, 1));
+  const std::vector<float> pixels = random_floats(3 * 8 * 8, 1);
+  write_safetensors(scratch / "in.safetensors", std::vector<NamedTensor>{{"input", {1, 3, 8, 8}, pixels.data()}}, {});
+  for (std::vector<std::string> words : {std::vector<std::string>{"info", model},
+                                         {"classify", model, picture},
+                                         {"run", model, scratch / "in.safetensors", "-o", scratch / "out.safetensors"},
+                                         {"features", model, picture, "-o", scratch / "out.safetensors"},
+                                         {"eval", model, scratch / "pictures"},
+                                         {"bench", model, "--repetitions", "1"}}) {
+    const std::string command = words.front();
+    words.insert(words.end(), common.begin(), common.end());
+    const Outcome outcome = run_cpvt(words);
+    EXPECT_EQ(outcome.code, 0) << command << ": " << outcome.err;
+    EXPECT_THAT(outcome.err, IsEmpty()) << command;
+  }
 }
 
 TEST(Usage, ABrokenModelIsWrongUsage) {

@@ -20,7 +20,6 @@ namespace {
 
 struct BenchOptions : Options {
   int repetitions = 0;  // 0: as many as fit into kSeconds
-  int seed = 0;
   bool json = false;
 };
 
@@ -127,7 +126,6 @@ Action add_bench(CLI::App& app) {
   add_number(app, "--repetitions", options->repetitions, 1,
              fmt::format("Forward passes to measure, after a warm-up (default: {} seconds of them, at least {})",
                          kSeconds.count(), kLeast));
-  add_number(app, "--seed", options->seed, 0, "Of the random pixels (default: 0)");
   app.add_flag("--json", options->json, "One JSON object");
   add_device_flags(app, *options);
   return [options] { return bench(*options); };

@@ -114,6 +114,8 @@ void add_device_flags(CLI::App& app, Options& options) {
   add_parsed(app, "--memory-limit", options.memory_limit, "BYTES[K|M|G]",
              "a number of bytes from 1, with K, M or G for units of 1024, 1024^2 or 1024^3",
              "Refuse what would need more for weights and activations (default: what is free)", parse_bytes);
+  add_number(app, "--seed", options.seed, 0,
+             "Of whatever is drawn at random: the pixels of bench, so far (default: 0)");
 }
 
 void add_batch_flag(CLI::App& app, Options& options, const std::string& meaning) {

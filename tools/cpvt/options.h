@@ -37,6 +37,7 @@ struct Options {
   std::string dtype = "fp32";
   int threads = 0;          // 0: as many as this process may use
   size_t memory_limit = 0;  // bytes; 0: what the device has free
+  int seed = 0;
 
   // add_batch_flag
   int batch = 0;  // images per forward pass; 0: the command's own choice
@@ -51,7 +52,7 @@ struct Options {
 
 /// MODEL, --config, -v, -q.
 void add_model_flags(CLI::App& app, Options& options);
-/// --device, --dtype, --threads, --memory-limit.
+/// --device, --dtype, --threads, --memory-limit, --seed.
 void add_device_flags(CLI::App& app, Options& options);
 /// --batch; `meaning` says what happens without it.
 void add_batch_flag(CLI::App& app, Options& options, const std::string& meaning);
