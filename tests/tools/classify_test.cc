@@ -95,7 +95,9 @@ TEST_F(Classify, WithoutLabelNamesTheIndexIsTheLabel) {
   json config = tiny_config();
   config.erase("label_names");
   write_model(model, config);
-  for (const json& entry : objects_of(classify({picture("a.png", {32, 32})}).out).at(0)["topk"]) {
+  const json topk = objects_of(classify({picture("a.png", {32, 32})}).out).at(0)["topk"];
+  EXPECT_EQ(topk.size(), 5U);
+  for (const json& entry : topk) {
     EXPECT_EQ(entry["label"], std::to_string(entry["index"].get<int>()));
   }
 }
