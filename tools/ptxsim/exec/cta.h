@@ -1,0 +1,121 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tools/ptxsim/exec/warp.h"
+
+namespace ptxsim {
+
+class Cluster;
+
+/// A launch that is running: what all its blocks share.
+struct Grid {
+  Machine* machine = nullptr;
+  const Launch* launch = nullptr;
+  const Program* program = nullptr;
+  const std::byte* constants = nullptr;  // Program::constants, aligned
+  uint64_t sequence = 0;                 // of the launch, from 1
+  uint64_t blocks = 0;
+  uint32_t threads_per_block = 0, warps_per_block = 0;
+  uint32_t shared_bytes = 0;  // static + dynamic
+  uint32_t blocks_per_cluster = 1;
+  std::atomic<bool> stopped{false};  // by a fault
+  std::mutex mutex;
+  Outcome outcome;               // the first fault's
+  uint64_t barrier_address = 0;  // cooperative launches: global memory for grid-wide barriers, by %envreg1/2
+
+  void fail(Status status, std::string message);
+};
+
+/// One operating-system thread that executes blocks.
+struct Worker {
+  int index = 0;
+  std::mt19937_64 random;                            // of the adversarial schedule
+  std::vector<uint64_t> executed, threads;           // per instruction index: warps, lanes (when counting)
+  std::vector<std::unique_ptr<Observer>> observers;  // at most two
+};
+
+/// A thread block: its memory, its warps, its barriers. Moves between workers, but is in the hands of one at a time.
+class Cta {
+ public:
+  Cta(Grid& grid, uint64_t linear_index);
+  ~Cta();
+  Cta(const Cta&) = delete;
+  Cta& operator=(const Cta&) = delete;
+
+  Grid& grid;
+  Worker* worker = nullptr;  // in whose hands it is
+  uint64_t linear_index;
+  Dim3 index;                   // blockIdx
+  std::byte* shared = nullptr;  // grid.shared_bytes of it
+  std::byte* locals = nullptr;  // program.local_bytes per thread, thread after thread
+  std::vector<Warp> warps;
+  Cluster* cluster = nullptr;  // null for launches without clusters
+  uint32_t cluster_rank = 0;
+  std::unique_ptr<void, void (*)(void*)> shadow{nullptr, [](void*) {}};  // the checker's
+
+  /// Lets every warp run for a while on this worker. False when the block is done.
+  bool step(Worker& worker, uint64_t budget = 1 << 16);
+  /// Whether the last step did anything but look at memory that others must change.
+  bool progressed() const { return progressed_; }
+  bool done() const { return done_; }
+  /// Whether every lane waits for others of the block; in a cluster or grid, somebody outside may still help.
+  bool stuck() const { return stuck_; }
+  void fail_stuck();  ///< ends the launch with a message that says who waits where
+
+  struct Barrier {
+    uint32_t arrived = 0;            // threads
+    uint32_t expected = 0;           // 0: all threads that are alive
+    std::vector<uint32_t> waiting;   // warps, perhaps more than once
+    std::map<uint32_t, Mask> lanes;  // of each warp, for barriers of a stated number of threads
+  };
+  Barrier barriers[16];
+  struct Reduction {  // barrier.red: what the predicates handed in so far say
+    bool open = false;
+    uint32_t count = 0;
+    bool all = true, any = false;
+  };
+  Reduction reductions[16];
+  void arrive(Warp& warp, Mask lanes, int id, uint32_t threads, bool waits);
+  void lanes_exited(Warp& warp);
+  uint32_t alive_threads() const;
+  void complete_if_full(int id);
+  std::string describe() const;  // "block (0, 1, 0)"
+
+ private:
+  void fill_specials();
+  bool started_ = false;
+  bool progressed_ = true;
+  bool stuck_ = false;
+  bool done_ = false;
+  std::unique_ptr<std::byte, void (*)(void*)> memory_{nullptr, std::free};
+};
+
+/// Blocks that are scheduled together: a cluster, or a single block of a launch without clusters.
+class Cluster {
+ public:
+  Cluster(Grid& grid, uint64_t index);
+
+  std::vector<std::unique_ptr<Cta>> blocks;  // by rank
+
+  /// As Cta::step, for all blocks. False when all are done.
+  bool step(Worker& worker);
+  bool progressed() const { return progressed_; }
+
+  // barrier.cluster: arrived threads of the phase, and which phase it is.
+  uint32_t arrived = 0, phase = 0;
+
+ private:
+  bool progressed_ = true;
+};
+
+}  // namespace ptxsim

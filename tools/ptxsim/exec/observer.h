@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+
+#include "tools/ptxsim/machine/address_space.h"
+#include "tools/ptxsim/program/program.h"
+
+namespace ptxsim {
+
+class Cta;
+
+/// One warp's access to memory, as its instruction makes it: what checks and counters see.
+struct Access {
+  enum class Kind : uint8_t {
+    kLoad,
+    kStore,
+    kAtomic,      // read and write as one
+    kAsyncRead,   // the source of cp.async or a bulk copy
+    kAsyncIssue,  // the destination of cp.async, when asked for: its bytes are in flight from here on
+    kAsyncLand,   // the same destination, when the data are there for the waiting lane
+  };
+  Kind kind;
+  Space space;  // kGlobal, kShared, kLocal, kParam, kConst: generic addresses are resolved
+  bool synchronising;
+  Mask mask;
+  uint32_t bytes;  // per lane
+  const uint64_t*
+      address;  // per lane: global addresses; offsets into the block's shared memory; into the thread's local
+  Allocation* allocation;  // global: of all lanes; null where they differ
+  const std::byte* value;  // kStore: what each lane writes, `bytes` each, lane after lane; else null
+};
+
+/// Watches what one worker executes. A worker calls only its own observer; the observers of a launch are joined after
+/// it. Sees every event before it takes effect.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void begin_cta(Cta&) {}
+  virtual void end_cta(Cta&) {}
+  virtual void access(Warp&, const Instruction&, const Access&) {}
+  /// Lanes met at a warp-level synchronisation (bar.warp.sync, shfl.sync…).
+  virtual void warp_sync(Warp&, Mask) {}
+  /// Lanes arrive at a block barrier; with `waits` they go on only after it completed.
+  virtual void barrier_arrive(Warp&, Mask, int /*barrier*/, bool /*waits*/) {}
+  /// The barrier completed: everything before the arrivals happened before everything after the waits.
+  virtual void barrier_complete(Cta&, int /*barrier*/) {}
+  /// The lanes that waited go on.
+  virtual void barrier_leave(Warp&, Mask, int /*barrier*/) {}
+  /// An aligned barrier is reached by some of a warp's lanes, and the others will not come to it.
+  virtual void barrier_diverged(Warp&, const Instruction&, Mask /*here*/, Mask /*missing*/) {}
+  virtual void lanes_exit(Warp&, Mask) {}
+  /// A release or an acquire through a synchronisation object: an mbarrier (shared offset) or all of global memory.
+  virtual void release(Warp&, Mask, Space, uint64_t /*object*/) {}
+  virtual void acquire(Warp&, Mask, Space, uint64_t /*object*/) {}
+};
+
+}  // namespace ptxsim
