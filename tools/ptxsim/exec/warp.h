@@ -157,6 +157,8 @@ class Warp {
   bool converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted);
   bool converge_all(const Instruction& instruction, Mask& mask);  // all lanes of the warp that are alive
   void warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted);
+  /// Tells the observers that these lanes met at a warp-level synchronisation.
+  void tell_warp_sync(Mask lanes);
   void barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits);
 
   /// Says that the running lanes look at something that others must change (a failed try_wait, an atomic in a loop, a
