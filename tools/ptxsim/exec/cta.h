@@ -40,7 +40,7 @@ struct Grid {
 struct Worker {
   int index = 0;
   std::mt19937_64 random;                            // of the adversarial schedule
-  std::vector<uint64_t> executed, threads;           // per instruction index: warps, lanes (when counting)
+  std::vector<uint64_t> executed, threads, divergent;  // per instruction index: warps, lanes, branches that parted
   std::vector<std::unique_ptr<Observer>> observers;  // at most two
 };
 

@@ -135,6 +135,7 @@ void Warp::branch(Mask taken, uint32_t target) {
     pc = target;
     return;
   }
+  if (counting) ++worker->divergent[pc - 1];
   Group away = groups_[current_];
   away.state = Group::State::kReady;
   away.pc = target;
@@ -249,11 +250,12 @@ bool Warp::converge(const Instruction& instruction, Mask& mask, const uint32_t* 
   return ready != 0;
 }
 
+void Warp::tell_warp_sync(Mask lanes) {
+  if (observer != nullptr) observer->warp_sync(*this, lanes);
+  if (observer2 != nullptr) observer2->warp_sync(*this, lanes);
+}
+
 void Warp::warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted) {
-  const auto met = [&](Mask lanes) {
-    if (observer != nullptr) observer->warp_sync(*this, lanes);
-    if (observer2 != nullptr) observer2->warp_sync(*this, lanes);
-  };
   Mask left = mask;
   while (left != 0) {
     const Mask want = wanted[std::countr_zero(left)];
@@ -265,7 +267,7 @@ void Warp::warp_barrier(const Instruction& instruction, Mask mask, const uint32_
       if (g.state == Group::State::kWarpBarrier && g.wanted == want) here |= g.mask;
     }
     if ((want & alive_ & ~here) == 0) {
-      met(here);
+      tell_warp_sync(here);
       for (Group& g : groups_) {
         if (g.state == Group::State::kWarpBarrier && g.wanted == want) {
           g.state = Group::State::kReady;

@@ -210,6 +210,7 @@ Outcome Machine::run(const Launch& launch) {
       worker.observers.push_back(state_->counters->observe(grid));
       worker.executed.assign(program.code.size(), 0);
       worker.threads.assign(program.code.size(), 0);
+      worker.divergent.assign(program.code.size(), 0);
     }
     dispatch.work(worker);
   };
