@@ -132,6 +132,7 @@ class Machine {
 
   /// Bytes for device-side malloc and the printf buffer, as cudaDeviceSetLimit sets them.
   std::atomic<uint64_t> heap_limit{8 << 20}, stack_limit{1024};
+  std::atomic<uint64_t> heap_used{0};  // by malloc in device code
 
   Findings& findings();
 
