@@ -1,7 +1,9 @@
 #include "tools/ptxsim/exec/cta.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace ptxsim {
 
@@ -16,6 +18,29 @@ namespace {
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/// A block's memory is mostly as large as that of the block before it on this thread, which leaves its own here.
+struct Spare {
+  std::byte* memory = nullptr;
+  size_t bytes = 0;
+  ~Spare() { std::free(memory); }
+};
+thread_local Spare spare;
+
+std::byte* take_memory(size_t bytes) {
+  if (spare.bytes == bytes) {
+    spare.bytes = 0;
+    return std::exchange(spare.memory, nullptr);
+  }
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(1024, bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+void give_memory(std::byte* memory, size_t bytes) {
+  std::free(std::exchange(spare.memory, memory));
+  spare.bytes = bytes;
+}
+
 }  // namespace
 
 Cta::Cta(Grid& the_grid, uint64_t linear) : grid(the_grid), linear_index(linear) {
@@ -27,10 +52,8 @@ Cta::Cta(Grid& the_grid, uint64_t linear) : grid(the_grid), linear_index(linear)
   const size_t per_warp = round_up(program.frame_bytes) + specials;
   const size_t local = round_up(size_t{program.local_bytes} * grid.warps_per_block * kLanes);
   const size_t shared_size = (size_t{grid.shared_bytes} + 1023) / 1024 * 1024;
-  const size_t total = shared_size + local + per_warp * grid.warps_per_block;
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(1024, (total + 1023) / 1024 * 1024)));
-  if (memory_ == nullptr) throw std::bad_alloc();
-  shared = memory_.get();
+  memory_bytes_ = (shared_size + local + per_warp * grid.warps_per_block + 1023) / 1024 * 1024;
+  shared = take_memory(memory_bytes_);
   locals = shared + shared_size;
   // What a program has not written is no number that it could rely on.
   std::memset(shared, 0xff, shared_size + local);
@@ -48,7 +71,7 @@ Cta::Cta(Grid& the_grid, uint64_t linear) : grid(the_grid), linear_index(linear)
   }
 }
 
-Cta::~Cta() = default;
+Cta::~Cta() { give_memory(shared, memory_bytes_); }
 
 void Cta::fill_specials() {
   const Launch& launch = *grid.launch;
@@ -65,9 +88,19 @@ void Cta::fill_specials() {
     const auto set3 = [&](Special first, const Dim3& value) {
       for (int i = 0; i < 3; ++i) set(static_cast<Special>(static_cast<int>(first) + i), value[static_cast<size_t>(i)]);
     };
-    for (int i = 0; i < 3; ++i) {
-      fill(static_cast<Special>(static_cast<int>(Special::kTidX) + i),
-           [&](int l) { return warp.thread_of(l)[static_cast<size_t>(i)]; });
+    Dim3 thread = warp.thread_of(0);
+    for (int l = 0; l < kLanes; ++l) {
+      for (uint32_t i = 0; i < 3; ++i) {
+        warp.lanes<uint32_t>(Slot::at(Slot::kSpecials, (static_cast<uint32_t>(Special::kTidX) + i) * 4 * kLanes))[l] =
+            thread[i];
+      }
+      if (++thread[0] == launch.block[0]) {
+        thread[0] = 0;
+        if (++thread[1] == launch.block[1]) {
+          thread[1] = 0;
+          ++thread[2];
+        }
+      }
     }
     set3(Special::kNtidX, launch.block);
     set3(Special::kCtaidX, index);

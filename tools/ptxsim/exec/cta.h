@@ -97,7 +97,7 @@ class Cta {
   bool progressed_ = true;
   bool stuck_ = false;
   bool done_ = false;
-  std::unique_ptr<std::byte, void (*)(void*)> memory_{nullptr, std::free};
+  size_t memory_bytes_ = 0;  // of `shared` and all that lies behind it
 };
 
 /// Blocks that are scheduled together: a cluster, or a single block of a launch without clusters.
