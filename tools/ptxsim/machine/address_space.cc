@@ -42,6 +42,8 @@ const char* kind_name(MemoryKind kind) {
       return "registered host memory";
     case MemoryKind::kModule:
       return "module memory";
+    case MemoryKind::kHeap:
+      return "device heap memory";
   }
   return "memory";
 }
@@ -107,7 +109,7 @@ void AddressSpace::set_host_access(const Allocation& allocation, bool allowed) {
            allowed ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
-Allocation* AddressSpace::reserve(MemoryKind kind, uint64_t bytes) {
+Allocation* AddressSpace::place(MemoryKind kind, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   const uint64_t pages = round_up(bytes, kPage) / kPage;
   if (pages + 1 > kArenaBytes / kPage - next_page_) return nullptr;
@@ -125,8 +127,14 @@ Allocation* AddressSpace::reserve(MemoryKind kind, uint64_t bytes) {
   return allocation.get();
 }
 
+Allocation* AddressSpace::reserve(MemoryKind kind, uint64_t bytes) {
+  Allocation* allocation = place(kind, bytes);
+  if (allocation != nullptr) allocation->recurring = true;
+  return allocation;
+}
+
 bool AddressSpace::revive(Allocation* allocation) {
-  if (!charge(allocation->kind, allocation->bytes)) return false;
+  if (allocation->live || !charge(allocation->kind, allocation->bytes)) return false;
   const std::lock_guard lock(mutex_);
   allocation->shadow.reset();
   set_host_access(*allocation, true);
@@ -136,7 +144,7 @@ bool AddressSpace::revive(Allocation* allocation) {
 
 Allocation* AddressSpace::allocate(MemoryKind kind, uint64_t bytes, std::string name, uint64_t align) {
   if (bytes > kArenaBytes || align > kPage || !charge(kind, bytes)) return nullptr;
-  Allocation* allocation = reserve(kind, bytes);
+  Allocation* allocation = place(kind, bytes);
   if (allocation == nullptr) {
     if (in_device_memory(kind)) used_bytes_ -= round_up(bytes, kAccountingUnit);
     return nullptr;

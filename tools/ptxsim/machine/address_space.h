@@ -19,6 +19,7 @@ enum class MemoryKind : uint8_t {
   kHost,        // cudaHostAlloc, cudaMallocHost: one address for both
   kRegistered,  // cudaHostRegister: the program's own memory
   kModule,      // __device__ and __constant__ variables
+  kHeap,        // malloc in device code: the host has no business there
 };
 
 /// Per byte of an allocation, what `--check` needs to know; made only then. Owned by the checker (check/).
@@ -36,6 +37,7 @@ struct Allocation {
   uint64_t sequence = 0;  // 1 for the first allocation of the process: how reports name it
   std::string name;       // a module variable's; else empty
   bool read_only = false;
+  bool recurring = false;  // made by reserve(): its memory comes and goes
   std::unique_ptr<AllocationShadow> shadow;
 
   /// "allocation 3 (1024 bytes of device memory at 0x…)", or "__device__ variable 'counts' (…)".
@@ -61,7 +63,8 @@ class AddressSpace {
   /// A place that stays the same while the memory in it comes and goes, as the memory nodes of a graph need it: dead
   /// until revive(), dead again after free(). Null when the address range is used up.
   Allocation* reserve(MemoryKind kind, uint64_t bytes);
-  /// Makes a reserved place live, with memory that nobody has written. False when the device's memory is full.
+  /// Makes a reserved place live, with memory that nobody has written. False when it is live already, or the device's
+  /// memory is full.
   bool revive(Allocation* allocation);
 
   /// The allocation, live or dead, that holds this address, or the one closest below it within the guard; null for
@@ -70,6 +73,9 @@ class AddressSpace {
 
   /// The live allocation that holds all of [address, address + bytes); null for none.
   Allocation* find_live(uint64_t address, uint64_t bytes) const;
+
+  /// Whether the address is one that only allocations of this space can have; registered memory lies elsewhere.
+  bool covers(uint64_t address) const { return address - reinterpret_cast<uint64_t>(arena_) < kArenaBytes; }
 
   uint64_t device_bytes() const { return device_bytes_; }
   uint64_t used_bytes() const { return used_bytes_; }  // of the device's own memory
@@ -87,6 +93,7 @@ class AddressSpace {
   void discharge(const Allocation& allocation);
   void set_host_access(const Allocation& allocation, bool allowed);
   Allocation* find_registered(uint64_t address) const;
+  Allocation* place(MemoryKind kind, uint64_t bytes);
 
   uint64_t device_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
