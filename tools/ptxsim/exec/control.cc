@@ -199,7 +199,6 @@ void bar_reduce(Warp& w, const Instruction& in, Mask m) {
   Mask p = w.predicate(in.slots[2]);
   if (in.flags[2] != 0) p = ~p;
   auto& reduction = w.cta->reductions[id];
-  if (!reduction.open) reduction = {true, 0, true, false};
   reduction.count += static_cast<uint32_t>(std::popcount(p & m));
   reduction.all = reduction.all && (p & m) == m;
   reduction.any = reduction.any || (p & m) != 0;
@@ -208,8 +207,7 @@ void bar_reduce(Warp& w, const Instruction& in, Mask m) {
 /// Last half: what the barrier collected. slots: destination (32 or predicate), barrier. flags[0]: 0 popc, 1 and, 2 or.
 void bar_result(Warp& w, const Instruction& in, Mask m) {
   const uint32_t id = w.lanes<uint32_t>(in.slots[1])[std::countr_zero(m)];
-  auto& reduction = w.cta->reductions[id & 15];
-  reduction.open = false;
+  const auto& reduction = w.cta->reduced[id & 15];
   if (in.flags[0] == 0) {
     for_lanes(w.lanes<uint32_t>(in.slots[0]), m, [&](int) { return reduction.count; });
   } else {

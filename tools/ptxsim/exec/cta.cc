@@ -224,6 +224,7 @@ void Cta::complete_if_full(int id) {
   for (auto& observer : worker->observers) observer->barrier_complete(*this, id);
   const std::vector<uint32_t> waiting = std::move(b.waiting);
   b = {};
+  reduced[id] = std::exchange(reductions[id], {});
   for (const uint32_t w : waiting) warps[w].release_barrier(id);
 }
 

@@ -79,12 +79,12 @@ class Cta {
     std::map<uint32_t, Mask> lanes;  // of each warp, for barriers of a stated number of threads
   };
   Barrier barriers[16];
-  struct Reduction {  // barrier.red: what the predicates handed in so far say
-    bool open = false;
+  struct Reduction {  // barrier.red: what the predicates handed in say
     uint32_t count = 0;
     bool all = true, any = false;
   };
-  Reduction reductions[16];
+  /// Of the barrier's running phase, and of its last, which those that waited read before they can end the next.
+  Reduction reductions[16], reduced[16];
   void arrive(Warp& warp, Mask lanes, int id, uint32_t threads, bool waits);
   void lanes_exited(Warp& warp);
   uint32_t alive_threads() const;
