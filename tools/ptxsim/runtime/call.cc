@@ -7,6 +7,7 @@
 #include <new>
 
 #include "tools/ptxsim/runtime/runtime.h"
+#include "tools/ptxsim/runtime/unsupported.h"
 
 namespace ptxsim::runtime {
 
@@ -44,6 +45,11 @@ cudaError_t guarded(const char* name, CallKind kind, Body body, void* closure) {
   }
   if (code != cudaSuccess) this_thread().last_error = code;
   return code;
+}
+
+int unsupported(const char* name) {
+  return call(
+      name, [name](Runtime&) { refuse(name); }, CallKind::kOnLostContext);
 }
 
 }  // namespace ptxsim::runtime

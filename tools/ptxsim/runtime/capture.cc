@@ -166,6 +166,7 @@ void Runtime::capture(Stream& stream, Operation operation) {
   capture_node(stream, std::move(operation));
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
@@ -268,4 +269,5 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

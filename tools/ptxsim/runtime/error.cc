@@ -180,6 +180,7 @@ cudaError_t last_error() {
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaGetLastError() {
@@ -201,4 +202,5 @@ const char* cudaGetErrorString(cudaError_t error) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

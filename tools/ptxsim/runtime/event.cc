@@ -37,6 +37,7 @@ std::shared_ptr<Event> Runtime::event(cudaEvent_t handle) {
   return found;
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return create("cudaEventCreate", event, cudaEventDefault); }
@@ -105,4 +106,5 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

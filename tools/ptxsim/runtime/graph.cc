@@ -543,6 +543,7 @@ void release(const std::shared_ptr<UserObject>& object, unsigned count) {
   if (object->references == 0) object->destroy(object->pointer);
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned flags) {
@@ -1267,4 +1268,5 @@ cudaError_t cudaGraphReleaseUserObject(cudaGraph_t graph, cudaUserObject_t handl
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

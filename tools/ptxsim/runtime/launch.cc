@@ -237,6 +237,7 @@ KernelOperation make_kernel(const std::shared_ptr<Function>& function, const Lau
   return operation;
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared,
@@ -275,4 +276,5 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

@@ -341,6 +341,7 @@ void copy_async(CopyOperation copy, cudaStream_t handle, Runtime& runtime) {
   runtime.scheduler.wait(*task);
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // ---- Allocation
@@ -741,4 +742,5 @@ cudaError_t cudaMemRangeGetAttributes(void** data, size_t* sizes, cudaMemRangeAt
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

@@ -149,6 +149,7 @@ std::vector<std::shared_ptr<Pool>> Runtime::every_pool() {
   return result;
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream) {
@@ -371,4 +372,5 @@ cudaError_t cudaDeviceSetGraphMemAttribute(int device, cudaGraphMemAttributeType
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

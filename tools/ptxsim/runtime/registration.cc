@@ -69,7 +69,7 @@ LoadedModule& Code::load(Runtime& runtime) {
 
 void Code::unload() {
   const std::lock_guard lock(mutex_);
-  module_ = nullptr;
+  if (module_ != nullptr) unloaded_.push_back(std::move(module_));
 }
 
 std::shared_ptr<Function> Code::function(const std::string& name) {
@@ -158,6 +158,7 @@ Code* code_of(void** handle) { return reinterpret_cast<Code*>(handle); }
 }  // namespace
 
 // What nvcc generates calls of, before main() and around each launch. The handle of a fat binary is a pointer to Code.
+#pragma GCC visibility push(default)
 extern "C" {
 
 void** __cudaRegisterFatBinary(void* wrapper) {
@@ -250,4 +251,5 @@ cudaError_t cudaGetFuncBySymbol(cudaFunction_t* result, const void* symbol) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime

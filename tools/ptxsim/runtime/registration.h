@@ -63,6 +63,7 @@ struct Code : std::enable_shared_from_this<Code> {
  private:
   std::mutex mutex_;
   std::unique_ptr<LoadedModule> module_;
+  std::vector<std::unique_ptr<LoadedModule>> unloaded_;  // reports at the end still speak of their kernels
   cudaError_t failure_ = cudaSuccess;
   std::map<std::string, std::shared_ptr<Function>> functions_;
 };

@@ -46,6 +46,7 @@ class Runtime {
   Handles<GraphExec, cudaGraphExec_t> execs;
   Handles<Pool, cudaMemPool_t> pools;
   Handles<UserObject, cudaUserObject_t> user_objects;
+  Handles<Code, cudaLibrary_t> libraries;
 
   /// Orders what is submitted: guards the streams' last tasks, the events' recordings and all captures and graphs.
   /// Recursive, for an operation that is submitted may be captured, and a graph's launch submits many.

@@ -124,6 +124,7 @@ TaskPointer Runtime::enqueue(Stream& stream, Operation operation) {
   return stream.last;
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return create("cudaStreamCreate", stream, cudaStreamDefault, 0); }
@@ -279,4 +280,5 @@ cudaError_t cudaDeviceSynchronize() {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 }  // namespace ptxsim::runtime
