@@ -1,0 +1,169 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+/// Floating-point formats and the exact conversions between them, bit by bit and without branches, so that loops over
+/// lanes become vectors.
+namespace ptxsim {
+
+enum class Rounding : uint8_t {
+  kNearest,      // .rn: ties to even
+  kZero,         // .rz
+  kDown,         // .rm
+  kUp,           // .rp
+  kNearestAway,  // .rna: ties away from zero
+};
+
+/// What becomes of values beyond the largest finite one.
+enum class Overflow : uint8_t {
+  kIeee,    // infinity, or the largest finite value where the rounding says so
+  kFinite,  // .satfinite: the largest finite value, also for infinity
+};
+
+/// A binary format in the low bits of a Bits. kHasInfinity is false for e4m3, whose largest exponent holds numbers and
+/// one NaN (all ones). The NaN is the one that PTX calls canonical.
+template <class B, int kExponentBits, int kMantissaBits, B kCanonicalNan, bool kHasInfinity = true>
+struct Format {
+  using Bits = B;
+  static constexpr int kExponent = kExponentBits, kMantissa = kMantissaBits;
+  static constexpr int kBias = (1 << (kExponent - 1)) - 1;
+  static constexpr bool kInfinite = kHasInfinity;
+  static constexpr Bits kSign = static_cast<Bits>(Bits{1} << (kExponent + kMantissa));
+  static constexpr Bits kNan = kCanonicalNan;
+  static constexpr Bits kTopExponent = static_cast<Bits>(((Bits{1} << kExponent) - 1) << kMantissa);
+  static constexpr Bits kLargest =
+      static_cast<Bits>(kHasInfinity ? kTopExponent - 1 : (kTopExponent | ((Bits{1} << kMantissa) - 2)));
+  static constexpr Bits kInfinity = static_cast<Bits>(kHasInfinity ? kTopExponent : kCanonicalNan);
+  static constexpr bool is_nan(Bits v) {
+    const auto magnitude = static_cast<Bits>(v & (kSign - 1));
+    return kHasInfinity ? magnitude > kTopExponent : magnitude == kCanonicalNan;
+  }
+};
+
+using F16 = Format<uint16_t, 5, 10, 0x7fff>;
+using Bf16 = Format<uint16_t, 8, 7, 0x7fff>;
+using F32 = Format<uint32_t, 8, 23, 0x7fffffff>;
+using F64 = Format<uint64_t, 11, 52, 0x7fffffffffffffff>;
+using E4m3 = Format<uint8_t, 4, 3, 0x7f, false>;
+using E5m2 = Format<uint8_t, 5, 2, 0x7f>;
+/// tf32 shares f32's exponent and place: 10 bits of mantissa, here in the low 19 bits; see f32_to_tf32.
+using Tf32Packed = Format<uint32_t, 8, 10, 0x3ffff>;
+
+/// Whether a magnitude whose kept bits end in `odd` goes one up: `rest` was cut off, a half of the last kept place is
+/// `half`.
+template <Rounding kRounding, class Bits>
+constexpr bool rounds_up(Bits rest, Bits half, bool odd, bool negative) {
+  switch (kRounding) {
+    case Rounding::kNearest:
+      return (rest > half) | ((rest == half) & odd);
+    case Rounding::kZero:
+      return false;
+    case Rounding::kDown:
+      return (rest != 0) & negative;
+    case Rounding::kUp:
+      return (rest != 0) & !negative;
+    case Rounding::kNearestAway:
+      return rest >= half;
+  }
+  return false;
+}
+
+template <class To, Rounding kRounding, Overflow kOverflow>
+constexpr typename To::Bits overflowed(bool negative) {
+  constexpr bool kNearest = kRounding == Rounding::kNearest || kRounding == Rounding::kNearestAway;
+  if (kOverflow == Overflow::kFinite || kRounding == Rounding::kZero) return To::kLargest;
+  if (kNearest) return To::kInfinity;
+  return (kRounding == Rounding::kDown) == negative ? To::kInfinity : To::kLargest;
+}
+
+/// A value of a wider format in a narrower one. Subnormals on both sides are exact.
+template <class To, class From, Rounding kRounding, Overflow kOverflow = Overflow::kIeee>
+constexpr typename To::Bits narrow(typename From::Bits value) {
+  static_assert(From::kMantissa > To::kMantissa && From::kExponent >= To::kExponent);
+  using Bits = typename From::Bits;
+  constexpr int kCut = From::kMantissa - To::kMantissa;
+  constexpr int kWidth = static_cast<int>(sizeof(Bits)) * 8;
+  const bool negative = (value & From::kSign) != 0;
+  const Bits magnitude = value & (From::kSign - 1);
+  const int exponent = static_cast<int>(magnitude >> From::kMantissa);
+  const Bits hidden = Bits{exponent != 0} << From::kMantissa;
+  const Bits significand = (magnitude & ((Bits{1} << From::kMantissa) - 1)) | hidden;
+  // The biased exponent in To; what lies below its normal numbers loses more bits.
+  const int wanted = (exponent > 1 ? exponent : 1) - From::kBias + To::kBias;
+  const int cut_raw = kCut + (wanted < 1 ? 1 - wanted : 0);
+  const Bits cut = static_cast<Bits>(cut_raw < kWidth - 2 ? cut_raw : kWidth - 2);
+  Bits kept = significand >> cut;
+  const Bits rest = significand & ((Bits{1} << cut) - 1);
+  const Bits half = Bits{1} << (cut - 1);
+  kept += Bits{rounds_up<kRounding>(rest, half, (kept & 1) != 0, negative)};
+  // Adding the exponent lets a carry out of the mantissa, or into the normal numbers, come out right.
+  const Bits lower = static_cast<Bits>((wanted > 1 ? wanted : 1) - 1) << To::kMantissa;
+  const Bits rounded = kept + lower;
+  const Bits finite = rounded > To::kLargest ? Bits{overflowed<To, kRounding, kOverflow>(negative)} : rounded;
+  // Infinity itself is no overflow: it stays, whatever the rounding.
+  constexpr Bits kInfinity = kOverflow == Overflow::kFinite ? Bits{To::kLargest} : Bits{To::kInfinity};
+  const Bits number = magnitude == From::kTopExponent ? kInfinity : finite;
+  const Bits signed_number = number | (negative ? Bits{To::kSign} : Bits{0});
+  return static_cast<typename To::Bits>(magnitude > From::kTopExponent ? Bits{To::kNan} : signed_number);
+}
+
+/// A value of a narrower format in a wider one: exact. NaNs become canonical.
+template <class To, class From>
+constexpr typename To::Bits widen(typename From::Bits value) {
+  static_assert(To::kMantissa > From::kMantissa && To::kExponent >= From::kExponent);
+  using Bits = typename To::Bits;
+  constexpr int kShift = To::kMantissa - From::kMantissa;
+  const Bits magnitude = Bits{value} & Bits{From::kSign - 1};
+  const Bits sign = (value & From::kSign) != 0 ? To::kSign : Bits{0};
+  Bits result = (magnitude << kShift) + (static_cast<Bits>(To::kBias - From::kBias) << To::kMantissa);
+  if constexpr (To::kExponent > From::kExponent) {
+    // A subnormal is its mantissa times the smallest step: exact in the wider format's normal numbers.
+    using Number = std::conditional_t<sizeof(Bits) == 8, double, float>;
+    const auto step =
+        std::bit_cast<Number>(static_cast<Bits>(To::kBias - From::kBias + 1 - From::kMantissa) << To::kMantissa);
+    const auto small = std::bit_cast<Bits>(static_cast<Number>(static_cast<int32_t>(magnitude)) * step);
+    result = magnitude < (Bits{1} << From::kMantissa) ? small : result;
+    if constexpr (From::kInfinite) result = magnitude >= From::kTopExponent ? To::kTopExponent : result;
+  } else {
+    result = magnitude << kShift;
+  }
+  const bool nan = From::is_nan(static_cast<typename From::Bits>(magnitude));
+  return nan ? To::kNan : result | sign;
+}
+
+template <Rounding kRounding = Rounding::kNearest>
+inline uint16_t f32_to_f16(float value) {
+  return narrow<F16, F32, kRounding>(std::bit_cast<uint32_t>(value));
+}
+
+template <Rounding kRounding = Rounding::kNearest>
+inline uint16_t f32_to_bf16(float value) {
+  return narrow<Bf16, F32, kRounding>(std::bit_cast<uint32_t>(value));
+}
+
+inline float f16_to_f32(uint16_t value) { return std::bit_cast<float>(widen<F32, F16>(value)); }
+/// bf16 is the upper half of an f32; as on the device, a NaN keeps its bits.
+inline float bf16_to_f32(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+
+/// An f32 whose lower 13 bits of mantissa are zero. The default is the rounding of the plain cvt.rna.
+template <Rounding kRounding = Rounding::kNearestAway, Overflow kOverflow = Overflow::kIeee>
+inline uint32_t f32_to_tf32(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t packed = narrow<Tf32Packed, F32, kRounding, kOverflow>(bits);
+  return F32::is_nan(bits) ? F32::kNan : packed << 13;
+}
+
+/// cvt.rn.satfinite: beyond the largest number, that.
+inline uint8_t f32_to_e4m3(float value) {
+  return static_cast<uint8_t>(narrow<E4m3, F32, Rounding::kNearest, Overflow::kFinite>(std::bit_cast<uint32_t>(value)));
+}
+inline uint8_t f32_to_e5m2(float value) {
+  return static_cast<uint8_t>(narrow<E5m2, F32, Rounding::kNearest, Overflow::kFinite>(std::bit_cast<uint32_t>(value)));
+}
+inline float e4m3_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E4m3>(value)); }
+inline float e5m2_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E5m2>(value)); }
+
+}  // namespace ptxsim
