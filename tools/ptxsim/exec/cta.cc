@@ -228,10 +228,11 @@ void Cta::complete_if_full(int id) {
   for (const uint32_t w : waiting) warps[w].release_barrier(id);
 }
 
-void Cta::lanes_exited(Warp&) {
+void Cta::lanes_exited(Warp& warp) {
   for (int id = 0; id < 16; ++id) {
     if (barriers[id].expected == 0) complete_if_full(id);
   }
+  if (cluster != nullptr) cluster->lanes_exited(warp);
 }
 
 std::string Cta::describe() const { return fmt::format("block ({}, {}, {})", index[0], index[1], index[2]); }

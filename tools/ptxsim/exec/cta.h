@@ -111,10 +111,14 @@ class Cluster {
   bool step(Worker& worker);
   bool progressed() const { return progressed_; }
 
-  // barrier.cluster: arrived threads of the phase, and which phase it is.
-  uint32_t arrived = 0, phase = 0;
+  /// barrier.cluster (cluster_barrier.cc), which observers know as barrier 16 of each block.
+  static constexpr int kBarrier = 16;
+  void arrive(Warp& warp, Mask lanes);
+  void lanes_exited(Warp& warp);
 
  private:
+  void complete_if_full(Warp& last);
+  uint32_t arrived_ = 0;  // threads, all alive, in the barrier's phase
   bool progressed_ = true;
 };
 

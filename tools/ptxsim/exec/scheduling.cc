@@ -288,29 +288,34 @@ void Warp::warp_barrier(const Instruction& instruction, Mask mask, const uint32_
   }
 }
 
-void Warp::barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits) {
-  if (aligned) {
-    const bool forced = groups_[current_].forced;
-    if (!converge_all(instruction, mask)) {
-      for (Group& g : groups_) {
-        if (g.state == Group::State::kConverge && g.pc == instruction.index) g.barrier = id;
-      }
-      return;
+bool Warp::converge_aligned(const Instruction& instruction, Mask& mask, int id) {
+  const bool forced = groups_[current_].forced;
+  if (!converge_all(instruction, mask)) {
+    for (Group& g : groups_) {
+      if (g.state == Group::State::kConverge && g.pc == instruction.index) g.barrier = id;
     }
-    if (forced) groups_[current_].forced = false;
+    return false;
   }
-  if (waits) {
-    Group waiting = groups_[current_];
-    waiting.pc = pc;
-    waiting.mask = mask;
-    waiting.state = Group::State::kBarrier;
-    waiting.barrier = id;
-    waiting.wait_pc = instruction.index;
-    waiting.forced = false;
-    groups_.push_back(waiting);
-    active &= ~mask;
-    switch_pc = 0;
-  }
+  if (forced) groups_[current_].forced = false;
+  return true;
+}
+
+void Warp::wait_at_barrier(const Instruction& instruction, Mask mask, int id) {
+  Group waiting = groups_[current_];
+  waiting.pc = pc;
+  waiting.mask = mask;
+  waiting.state = Group::State::kBarrier;
+  waiting.barrier = id;
+  waiting.wait_pc = instruction.index;
+  waiting.forced = false;
+  groups_.push_back(waiting);
+  active &= ~mask;
+  switch_pc = 0;
+}
+
+void Warp::barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits) {
+  if (aligned && !converge_aligned(instruction, mask, id)) return;
+  if (waits) wait_at_barrier(instruction, mask, id);
   cta->arrive(*this, mask, id, threads, waits);
 }
 

@@ -160,6 +160,10 @@ class Warp {
   /// Tells the observers that these lanes met at a warp-level synchronisation.
   void tell_warp_sync(Mask lanes);
   void barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits);
+  /// The parts of a barrier: converge_all with word to the checker where lanes never come; then leaving the running
+  /// group until release_barrier(id).
+  bool converge_aligned(const Instruction& instruction, Mask& mask, int id);
+  void wait_at_barrier(const Instruction& instruction, Mask mask, int id);
 
   /// Says that the running lanes look at something that others must change (a failed try_wait, an atomic in a loop, a
   /// volatile load): after some of these in a row others get their turn.
@@ -168,6 +172,10 @@ class Warp {
   }
   void yield();
   bool blocked() const { return blocked_; }  // every lane waits for others
+
+  // --- barrier.cluster ------------------------------------------------------------------------------------------
+  Mask cluster_arrived = 0;  // lanes that have arrived in the cluster's phase, which is not complete
+  Mask cluster_owed = 0;     // lanes that have arrived and not yet waited
 
   // --- faults ---------------------------------------------------------------------------------------------------
   /// Ends the launch: the message gets kernel, block, thread and place. Returns; the handler must return at once too.
