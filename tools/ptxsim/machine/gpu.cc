@@ -137,7 +137,7 @@ const Gpu& gpu(std::string_view key) {
 }
 
 Occupancy occupancy(const Gpu& gpu, int threads_per_block, int registers_per_thread, uint64_t shared_bytes_per_block) {
-  constexpr int kWarp = 32, kPartitions = 4, kMaxRegisters = 255;
+  constexpr int kWarp = 32, kPartitions = 4, kMaxRegisters = 256;
   if (threads_per_block <= 0 || threads_per_block > gpu.max_threads_per_block) return {0, 0, "warps"};
   const int warps = round_up(threads_per_block, kWarp) / kWarp;
 
