@@ -91,9 +91,9 @@ void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
   std::string next;
   for (size_t i = 1; i < sol.bounds.size() && i < 4; ++i) {
     if (sol.bounds[i].seconds > 0)
-      next += fmt::format("{}{} {:.2f}", next.empty() ? "; " : ", ", sol.bounds[i].name, sol.bounds[i].seconds * 1e6);
+      next += fmt::format("{}{} {:.3g}", next.empty() ? "; " : ", ", sol.bounds[i].name, sol.bounds[i].seconds * 1e6);
   }
-  line(out, "estimate, us per launch", fmt::format("{:.2f}", sol.seconds() * 1e6),
+  line(out, "estimate, us per launch", fmt::format("{:.3g}", sol.seconds() * 1e6),
        fmt::format("at least, limited by {}{}", sol.bounds.front().name, next));
 
   std::vector<std::pair<std::string, const LineCounts*>> lines;

@@ -151,13 +151,9 @@ Outcome Machine::run(const Launch& launch) {
   grid.machine = this;
   grid.launch = &launch;
   grid.sequence = ++state_->launches;
+  // With checks on a fault is a finding like others; without, who asked for the launch says it.
   const auto report = [&](const Outcome& outcome) {
-    if (outcome.status == Status::kOk) return;
-    if (options_.check) {
-      state_->findings.add(outcome.message, outcome.message);
-    } else {
-      fmt::print(stderr, "ptxsim: {}\n", outcome.message);
-    }
+    if (outcome.status != Status::kOk && options_.check) state_->findings.add(outcome.message, outcome.message);
   };
   try {
     grid.program = &launch.kernel->program();

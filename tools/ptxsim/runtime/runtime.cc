@@ -84,7 +84,7 @@ Machine& Runtime::machine() {
 void Runtime::finished(const Outcome& outcome) {
   if (outcome.status == Status::kOk) return;
   cudaError_t none = cudaSuccess;
-  if (lost_.compare_exchange_strong(none, error_of(outcome.status)) && !outcome.message.empty()) say(outcome.message);
+  if (lost_.compare_exchange_strong(none, error_of(outcome.status)) && !machine().options().check) say(outcome.message);
 }
 
 void Runtime::observe() {
