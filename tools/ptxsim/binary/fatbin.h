@@ -14,6 +14,9 @@ struct Image {
   uint32_t architecture;        // 80, 90…
   char feature = ' ';           // 'a' or 'f' of sm_90a; ' ' for none
   std::vector<std::byte> data;  // decompressed; a PTX text without its final zeros
+  // With -rdc=true every translation unit keeps its PTX in a container of its own: 1, 2… for these, 0 for the wrapper's
+  // (then only the linked machine code). A GPU's driver would link the units' PTX.
+  uint32_t unit = 0;
 };
 
 /// All images of a fat binary: `wrapper` is what __cudaRegisterFatBinary is given (magic 0x466243b1, version 1 or 2),
