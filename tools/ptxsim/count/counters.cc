@@ -232,10 +232,15 @@ void Counters::launch_ended(const Grid& grid, std::span<const Worker* const> wor
   }
 }
 
-void Counters::report() const {
+std::vector<const LaunchCounts*> Counters::launches() const {
   const std::lock_guard lock(state_->mutex);
   std::vector<const LaunchCounts*> all;
   for (const auto& l : state_->launches) all.push_back(l.get());
+  return all;
+}
+
+void Counters::report() const {
+  const std::vector<const LaunchCounts*> all = launches();
   const char* where = std::getenv("PTXSIM_REPORT");
   if (where == nullptr || *where == 0 || std::strcmp(where, "1") == 0 || std::strcmp(where, "-") == 0) {
     const std::string table = report_table(all, state_->machine->gpu());

@@ -238,6 +238,7 @@ void Machine::device_copied(uint64_t to, uint64_t from, uint64_t bytes) {
 }
 
 Findings& Machine::findings() { return state_->findings; }
+const Counters* Machine::counters() const { return state_->counters.get(); }
 
 uint64_t Machine::finish() {
   if (state_->checker != nullptr) {

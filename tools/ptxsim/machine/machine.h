@@ -19,6 +19,7 @@
 
 namespace ptxsim {
 
+class Counters;
 class Findings;
 struct Program;  // program/program.h: a kernel compiled to the internal form
 class LoadedModule;
@@ -135,6 +136,7 @@ class Machine {
   std::atomic<uint64_t> heap_used{0};  // by malloc in device code
 
   Findings& findings();
+  const Counters* counters() const;  ///< null unless counting
 
  private:
   struct State;
