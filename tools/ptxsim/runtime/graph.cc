@@ -147,7 +147,7 @@ FreeOperation free_operation(void* pointer, const Graph& graph, Runtime& runtime
     const auto* free = std::get_if<FreeOperation>(&node->operation);
     return free != nullptr && free->address == allocation->base;
   }));
-  return {allocation->base, nullptr};
+  return {allocation->base};
 }
 
 RecordOperation record_operation(cudaEvent_t event, Runtime& runtime) { return {runtime.event(event), nullptr}; }
@@ -310,7 +310,7 @@ void free_outstanding(GraphExec& exec, std::vector<TaskPointer>& after, Runtime&
     const auto* allocate = std::get_if<AllocateOperation>(&step.operation);
     if (allocate == nullptr || !runtime.notes(allocate->allocation).outstanding) continue;
     require((exec.flags & cudaGraphInstantiateFlagAutoFreeOnLaunch) != 0);
-    after.push_back(runtime.submit(FreeOperation{allocate->allocation->base, nullptr}, after));
+    after.push_back(runtime.submit(FreeOperation{allocate->allocation->base}, after));
   }
 }
 

@@ -134,10 +134,8 @@ void free_at(void* pointer, bool host, Runtime& runtime) {
   require(allocation->kind != MemoryKind::kModule && allocation->kind != MemoryKind::kRegistered);
   require(allocation->name.empty());  // a __managed__ variable
   runtime.synchronise_device();
-  const Runtime::Notes notes = runtime.notes(allocation);
-  runtime.memory().free(allocation);
-  runtime.forget_notes(allocation);
-  if (notes.pool != nullptr) notes.pool->gave_back(allocation->bytes);
+  runtime.change_notes(allocation, [](Runtime::Notes& notes) { notes.outstanding = false; });
+  runtime.release(allocation);
 }
 
 /// The allocation of host memory that holds an address, for the calls about pinned memory.
@@ -245,9 +243,19 @@ void Runtime::change_notes(const Allocation* allocation, const std::function<voi
   change(notes_[allocation]);
 }
 
-void Runtime::forget_notes(const Allocation* allocation) {
-  const std::lock_guard lock(notes_mutex_);
-  notes_.erase(allocation);
+void Runtime::release(Allocation* allocation) {
+  std::shared_ptr<Pool> pool;
+  if (allocation->recurring) {
+    pool = graph_pool;
+  } else {
+    // What is said of a graph's memory is said when it is launched, not when the memory comes and goes.
+    pool = notes(allocation).pool;
+    const std::lock_guard lock(notes_mutex_);
+    notes_.erase(allocation);
+  }
+  const uint64_t bytes = allocation->bytes;
+  memory().free(allocation);
+  if (pool != nullptr) pool->gave_back(bytes);
 }
 
 CopyOperation copy_1d(const char* call, void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
@@ -419,8 +427,7 @@ cudaError_t cudaHostUnregister(void* pointer) {
         cudaErrorHostMemoryNotRegistered);
     runtime.forbid_while_capturing();
     runtime.synchronise_device();
-    runtime.memory().free(allocation);
-    runtime.forget_notes(allocation);
+    runtime.release(allocation);
   });
 }
 

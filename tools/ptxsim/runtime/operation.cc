@@ -119,10 +119,7 @@ void run(const FreeOperation& free, Runtime& runtime) {
   if (allocation == nullptr || allocation->base != free.address) {
     throw Error("{:#x} is not allocated any more when it is to be freed", free.address);
   }
-  const uint64_t bytes = allocation->bytes;
-  const std::shared_ptr<Pool>& pool = allocation->recurring ? runtime.graph_pool : free.pool;
-  runtime.memory().free(allocation);
-  if (pool != nullptr) pool->gave_back(bytes);
+  runtime.release(allocation);
 }
 
 void run(const WaitOperation&, Runtime&) {}  // the order of tasks has seen to it

@@ -96,7 +96,6 @@ struct AllocateOperation {
 
 struct FreeOperation {
   uint64_t address = 0;
-  std::shared_ptr<Pool> pool;  // that the memory goes back to; null for a graph's memory
 };
 
 struct EmptyOperation {};

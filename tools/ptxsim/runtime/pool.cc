@@ -182,7 +182,7 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
         runtime.change_notes(allocation, [](Runtime::Notes& change) { change.freeing = true; });
       }
     }
-    runtime.enqueue(*stream, FreeOperation{allocation->base, notes.pool});
+    runtime.enqueue(*stream, FreeOperation{allocation->base});
   });
 }
 

@@ -114,7 +114,8 @@ class Runtime {
   };
   Notes notes(const Allocation* allocation);
   void change_notes(const Allocation* allocation, const std::function<void(Notes&)>& change);
-  void forget_notes(const Allocation* allocation);
+  /// Frees the memory, accounts for it where it came from, and forgets what was noted.
+  void release(Allocation* allocation);
   std::shared_ptr<Pool> default_pool();
   std::shared_ptr<Pool> current_pool;  // null: the default; with order_mutex held
   std::vector<std::shared_ptr<Pool>> every_pool();
