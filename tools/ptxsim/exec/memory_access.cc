@@ -181,6 +181,9 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
     }
   });
   if (!fine) return false;
+  if (const Mask remote = mask & ~own; remote != 0 && w.observer != nullptr) {
+    tell(w, in, {kind, Space::kSharedCluster, synchronising, remote, bytes, address, nullptr, value});
+  }
   if (own == 0) return true;
   Located here;
   if (!locate(w, in, own, offset, Space::kShared, bytes, alignment, kind, synchronising, value, here)) return false;

@@ -20,7 +20,8 @@ struct Access {
     kAsyncLand,   // the same destination, when the data are there for the waiting lane
   };
   Kind kind;
-  Space space;  // kGlobal, kShared, kLocal, kParam, kConst: generic addresses are resolved
+  // kGlobal, kShared, kLocal, kParam, kConst: generic addresses are resolved. kSharedCluster: only of other blocks.
+  Space space;
   bool synchronising;
   Mask mask;
   uint32_t bytes;  // per lane

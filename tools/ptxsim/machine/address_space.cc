@@ -185,6 +185,7 @@ void AddressSpace::free(Allocation* allocation) {
     return;
   }
   discharge(*allocation);
+  if (allocation->shadow != nullptr) allocation->shadow->forget();
   set_host_access(*allocation, false);
   fallocate(memory_file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
             static_cast<off_t>(allocation->base - as_address(arena_)),

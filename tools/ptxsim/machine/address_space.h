@@ -25,6 +25,8 @@ enum class MemoryKind : uint8_t {
 /// Per byte of an allocation, what `--check` needs to know; made only then. Owned by the checker (check/).
 struct AllocationShadow {
   virtual ~AllocationShadow() = default;
+  /// The memory is freed. A kernel may still be looking at the shadow (device code frees, too).
+  virtual void forget() = 0;
 };
 
 /// One allocation. Lives as long as the address space, so that a later access can still name it.
