@@ -93,7 +93,7 @@ bool locate_param(Warp& w, const Instruction& in, Mask mask, const uint64_t* add
   return true;
 }
 
-std::string outside_global(Warp& w, uint64_t address, uint32_t bytes, Access::Kind kind, const Allocation* near) {
+std::string outside_global(uint64_t address, uint32_t bytes, Access::Kind kind, const Allocation* near) {
   std::string text = fmt::format("out-of-bounds {} of {} bytes of global memory at {:#x}", verb(kind), bytes, address);
   if (near == nullptr) {
     return text + ": no allocation is near" + (address < 4096 ? " (a null pointer?)" : " (the host's own memory?)");
@@ -145,7 +145,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
       located.pointer[l] = own->host + (address[l] - own->base);
       return;
     }
-    w.fault(Status::kIllegalAddress, in, l, outside_global(w, address[l], bytes, kind, own));
+    w.fault(Status::kIllegalAddress, in, l, outside_global(address[l], bytes, kind, own));
     fine = false;
   });
   return fine;
