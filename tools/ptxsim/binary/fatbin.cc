@@ -53,6 +53,10 @@ constexpr uint64_t kFlagLz4 = 0x2000, kFlagZstd = 0x8000, kFlagArchitectureSpeci
 constexpr uint64_t kMaxContainer = uint64_t{1} << 32, kMaxImage = uint64_t{1} << 30;
 
 std::vector<std::byte> unzstd(std::span<const std::byte> from, uint64_t size) {
+  // Asked before memory is allocated for what a damaged header claims.
+  if (ZSTD_getFrameContentSize(from.data(), from.size()) != size) {
+    throw Error("fat binary: an image's zstd data do not have the {} bytes that are stated", size);
+  }
   std::vector<std::byte> to(size);
   const size_t written = ZSTD_decompress(to.data(), to.size(), from.data(), from.size());
   if (ZSTD_isError(written) != 0U) throw Error("fat binary: zstd: {}", ZSTD_getErrorName(written));
@@ -64,6 +68,7 @@ std::vector<std::byte> unzstd(std::span<const std::byte> from, uint64_t size) {
 std::vector<std::byte> unlz4(std::span<const std::byte> from, uint64_t size) {
   constexpr const char* kWhat = "fat binary, LZ4 data";
   std::vector<std::byte> to;
+  if (size > from.size() * 256) throw Error("{}: {} bytes cannot hold {}", kWhat, from.size(), size);
   to.reserve(size);
   uint64_t at = 0;
   const auto next = [&] { return number_at<uint8_t>(from, at++, kWhat); };
