@@ -188,6 +188,7 @@ class Warp {
   std::array<uint32_t, 3> thread_of(int lane) const;  // threadIdx
 
   uint64_t executed = 0;  // instructions so far: the clock
+  Mask carry = 0;         // CC.CF of each lane (add.cc, addc…)
 
   // Used by the scheduler (interpreter.cc) and the block (cta.h).
   void start(uint32_t index, Mask lanes, uint32_t pc);

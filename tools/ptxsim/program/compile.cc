@@ -370,6 +370,7 @@ Slot Lowering::read(const ptx::Operand& operand, uint32_t bits, bool wider) {
     case K::kRegister: {
       const auto id = compiler_.register_ids_.find(operand.name);
       if (id == compiler_.register_ids_.end()) fail("undeclared register {}", operand.name);
+      if (operand.negated && bits != 1) fail("a negated operand is not known here: {}", operand.name);
       const uint32_t have = compiler_.registers_[id->second];
       const bool fits =
           have == bits || (wider && have > bits) || (bits < 16 && have == 16) || (have == 8 && bits == 16);
@@ -546,9 +547,8 @@ Lowering::Address Lowering::address(const ptx::Operand& operand, Space space) {
     // Local variables move with the depth of calls.
     const Slot base = temporary(64);
     Instruction& in = emit(local_base_handler(), {base});
-    in.immediate = s->second;
+    in.immediate = s->second + (direct ? static_cast<uint64_t>(operand.offset) : 0);
     compiler_.drafts_.back().origin.hidden = true;
-    if (direct && operand.offset != 0) fail("an offset to a local variable's address is not supported here");
     return {base, 64, direct ? 0 : operand.offset};
   }
   if (in_entry()) {
