@@ -26,9 +26,10 @@ constexpr int kReturns = 1;  // atom: there are destinations
 constexpr int kOrder = 2;    // bits below
 constexpr uint8_t kRelease = 1, kAcquire = 2;
 
-// --- operations -------------------------------------------------------------------------------------------------------
-// An operation works on the bits U of an element in memory: apply(old, b, c, flush) is the new element. `fetch`, where
-// there is one, is the same as a single instruction of this machine.
+// --- operations
+// ------------------------------------------------------------------------------------------------------- An operation
+// works on the bits U of an element in memory: apply(old, b, c, flush) is the new element. `fetch`, where there is one,
+// is the same as a single instruction of this machine.
 
 template <class U>
 struct Add {
@@ -150,7 +151,8 @@ template <class Op>
 struct Packed {
   static uint32_t apply(uint32_t old, uint32_t b, uint32_t, bool flush) {
     const auto half = [&](int shift) {
-      return uint32_t{Op::apply(static_cast<uint16_t>(old >> shift), static_cast<uint16_t>(b >> shift), 0, flush)} << shift;
+      return uint32_t{Op::apply(static_cast<uint16_t>(old >> shift), static_cast<uint16_t>(b >> shift), 0, flush)}
+             << shift;
     };
     return half(0) | half(16);
   }
@@ -267,7 +269,8 @@ void atomic_b128(Warp& w, const Instruction& in, Mask m) {
   finish_atomic(w, in, m);
 }
 
-// --- which handler ----------------------------------------------------------------------------------------------------
+// --- which handler
+// ----------------------------------------------------------------------------------------------------
 
 template <class U>
 Handler bitwise(std::string_view op) {
@@ -387,9 +390,9 @@ Form form_of(const Lowering& l) {
 }
 
 void check(const Lowering& l, const Form& f) {
-  const bool is_half = one_of(f.op, {"add", "min", "max"}) &&
-                       (*f.type == DataType::kF16 || *f.type == DataType::kF16x2 || *f.type == DataType::kBf16 ||
-                        *f.type == DataType::kBf16x2);
+  const bool is_half =
+      one_of(f.op, {"add", "min", "max"}) && (*f.type == DataType::kF16 || *f.type == DataType::kF16x2 ||
+                                              *f.type == DataType::kBf16 || *f.type == DataType::kBf16x2);
   if (f.noftz != is_half) l.unknown();
   if (is_half && f.op != "add" && !f.vector) l.unknown();
   if (!f.vector) return;
@@ -441,7 +444,8 @@ void lower_atomic(Lowering& l, bool returns) {
 void lower_atom(Lowering& l) { lower_atomic(l, true); }
 void lower_red(Lowering& l) { lower_atomic(l, false); }
 
-// --- fences -----------------------------------------------------------------------------------------------------------
+// --- fences
+// -----------------------------------------------------------------------------------------------------------
 
 /// Memory here is always in order; fences matter to those who watch. flags[kOrder]: what the fence does.
 void fence(Warp& w, const Instruction& in, Mask m) {
@@ -468,10 +472,10 @@ void lower_fence(Lowering& l) {
       known.push_back(fmt::format("proxy.tensormap::generic.release.{}", scope));
       known.push_back(fmt::format("proxy.tensormap::generic.acquire.{}", scope));
     }
-    known.insert(known.end(),
-                 {"acquire.sync_restrict::shared::cluster.cluster", "release.sync_restrict::shared::cta.cluster",
-                  "mbarrier_init.release.cluster", "proxy.async::generic.acquire.sync_restrict::shared::cluster.cluster",
-                  "proxy.async::generic.release.sync_restrict::shared::cta.cluster"});
+    known.insert(known.end(), {"acquire.sync_restrict::shared::cluster.cluster",
+                               "release.sync_restrict::shared::cta.cluster", "mbarrier_init.release.cluster",
+                               "proxy.async::generic.acquire.sync_restrict::shared::cluster.cluster",
+                               "proxy.async::generic.release.sync_restrict::shared::cta.cluster"});
     if (l.has("tensormap::generic") && l.has("acquire")) operands = 2;  // [address], size
   }
   known.insert(known.end(), {"proxy.alias", "proxy.async", "proxy.async.global", "proxy.async.shared::cta",

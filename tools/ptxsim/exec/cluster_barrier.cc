@@ -49,7 +49,8 @@ void arrive(Warp& w, const Instruction& in, Mask m) {
   if (in.flags[0] != 0 && !w.converge_aligned(in, m, Cluster::kBarrier)) return;
   const Mask twice = w.cluster_owed & m;
   if (twice != 0) {
-    w.fault(Status::kIllegalInstruction, in, std::countr_zero(twice), "arrives for the second time without a wait between");
+    w.fault(Status::kIllegalInstruction, in, std::countr_zero(twice),
+            "arrives for the second time without a wait between");
     return;
   }
   w.cta->cluster->arrive(w, m);

@@ -21,8 +21,10 @@ constexpr uint32_t kParameterStride = 16;
 template <class T>
 T argument(const Warp& w, const Instruction& in, size_t i, int lane) {
   T value;
-  std::memcpy(&value, w.base[Slot::kFrame] + in.slots[in.flags[0] + i].offset() + static_cast<uint32_t>(lane) * kParameterStride,
-              sizeof(T));
+  std::memcpy(
+      &value,
+      w.base[Slot::kFrame] + in.slots[in.flags[0] + i].offset() + static_cast<uint32_t>(lane) * kParameterStride,
+      sizeof(T));
   return value;
 }
 
@@ -88,7 +90,8 @@ std::optional<std::string> device_string(const Warp& w, int lane, uint64_t addre
   return std::string(text, length);
 }
 
-// --- printf -----------------------------------------------------------------------------------------------------------
+// --- printf
+// -----------------------------------------------------------------------------------------------------------
 
 /// One thread's printf: walks the format, takes arguments from the buffer that the caller laid out like a struct.
 class Printf {
@@ -152,7 +155,8 @@ class Printf {
     }
     if (i >= format.size() || format[i] < '0' || format[i] > '9') return {};
     int n = 0;
-    for (; i < format.size() && format[i] >= '0' && format[i] <= '9'; ++i) n = std::min(n * 10 + (format[i] - '0'), 1 << 20);
+    for (; i < format.size() && format[i] >= '0' && format[i] <= '9'; ++i)
+      n = std::min(n * 10 + (format[i] - '0'), 1 << 20);
     return n;
   }
 
@@ -260,7 +264,8 @@ void device_printf(Warp& w, const Instruction& in, Mask m) {
   std::fflush(stdout);
 }
 
-// --- malloc and free --------------------------------------------------------------------------------------------------
+// --- malloc and free
+// --------------------------------------------------------------------------------------------------
 
 uint64_t charged(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -307,7 +312,8 @@ void device_free(Warp& w, const Instruction& in, Mask m) {
   });
 }
 
-// --- assert -----------------------------------------------------------------------------------------------------------
+// --- assert
+// -----------------------------------------------------------------------------------------------------------
 
 /// __assertfail(message, file, line, function, size of a character).
 void device_assert(Warp& w, const Instruction& in, Mask m) {
@@ -315,9 +321,7 @@ void device_assert(Warp& w, const Instruction& in, Mask m) {
   std::string out;
   std::string assertion;
   each_lane(m, [&](int l) {
-    const auto text = [&](size_t i) {
-      return device_string(w, l, argument<uint64_t>(w, in, i, l)).value_or("?");
-    };
+    const auto text = [&](size_t i) { return device_string(w, l, argument<uint64_t>(w, in, i, l)).value_or("?"); };
     if (assertion.empty()) assertion = text(0);
     const auto thread = w.thread_of(l);
     const Dim3& block = w.cta->index;

@@ -49,7 +49,8 @@ void give(D* d, Mask lanes, D value) {
 
 void give(Mask& predicate, Mask lanes, bool value) { predicate = value ? predicate | lanes : predicate & ~lanes; }
 
-// --- shfl -------------------------------------------------------------------------------------------------------------
+// --- shfl
+// -------------------------------------------------------------------------------------------------------------
 
 enum class Shuffle { kUp, kDown, kButterfly, kIndex };
 
@@ -140,7 +141,8 @@ void lower_shfl(Lowering& l) {
   l.emit(handler, slots).flags[0] = d.predicate != nullptr ? 1 : 0;
 }
 
-// --- vote -------------------------------------------------------------------------------------------------------------
+// --- vote
+// -------------------------------------------------------------------------------------------------------------
 
 enum class Vote { kAll, kAny, kUniform, kBallot };
 
@@ -193,7 +195,8 @@ void lower_vote(Lowering& l) {
   l.emit(handler, slots).flags[0] = negated ? 1 : 0;
 }
 
-// --- match ------------------------------------------------------------------------------------------------------------
+// --- match
+// ------------------------------------------------------------------------------------------------------------
 
 /// slots: destination, source, members.
 template <class T>
@@ -253,7 +256,8 @@ void lower_match(Lowering& l) {
   l.emit(wide ? match_all<uint64_t> : match_all<uint32_t>, slots).flags[0] = d.predicate != nullptr ? 1 : 0;
 }
 
-// --- redux ------------------------------------------------------------------------------------------------------------
+// --- redux
+// ------------------------------------------------------------------------------------------------------------
 
 struct Add {
   uint32_t operator()(uint32_t a, uint32_t b) const { return a + b; }
@@ -316,7 +320,8 @@ void lower_redux(Lowering& l) {
   l.emit(handler, {l.write(0, 32), l.read(1, 32), l.read(2, 32)});
 }
 
-// --- elect ------------------------------------------------------------------------------------------------------------
+// --- elect
+// ------------------------------------------------------------------------------------------------------------
 
 /// slots: destination, members, predicate. The lowest lane leads.
 void elect(Warp& w, const Instruction& in, Mask m) {
