@@ -52,27 +52,28 @@ using E5m2 = Format<uint8_t, 5, 2, 0x7f>;
 /// tf32 shares f32's exponent and place: 10 bits of mantissa, here in the low 19 bits; see f32_to_tf32.
 using Tf32Packed = Format<uint32_t, 8, 10, 0x3ffff>;
 
-/// Whether a magnitude whose kept bits end in `odd` goes one up: `rest` was cut off, a half of the last kept place is
-/// `half`.
+/// What to add to a magnitude before its low `cut` bits are cut off.
 template <Rounding kRounding, class Bits>
-constexpr bool rounds_up(Bits rest, Bits half, bool odd, bool negative) {
+[[gnu::always_inline]] constexpr Bits rounding_bias(Bits magnitude, Bits cut, bool negative) {
+  const Bits unit = Bits{1} << cut;
+  const Bits half = unit >> 1;
   switch (kRounding) {
     case Rounding::kNearest:
-      return (rest > half) | ((rest == half) & odd);
+      return half - 1 + (magnitude >> cut & 1);
     case Rounding::kZero:
-      return false;
+      return 0;
     case Rounding::kDown:
-      return (rest != 0) & negative;
+      return negative ? unit - 1 : 0;
     case Rounding::kUp:
-      return (rest != 0) & !negative;
+      return negative ? 0 : unit - 1;
     case Rounding::kNearestAway:
-      return rest >= half;
+      return half;
   }
-  return false;
+  return 0;
 }
 
 template <class To, Rounding kRounding, Overflow kOverflow>
-constexpr typename To::Bits overflowed(bool negative) {
+[[gnu::always_inline]] constexpr typename To::Bits overflowed(bool negative) {
   constexpr bool kNearest = kRounding == Rounding::kNearest || kRounding == Rounding::kNearestAway;
   if (kOverflow == Overflow::kFinite || kRounding == Rounding::kZero) return To::kLargest;
   if (kNearest) return To::kInfinity;
@@ -81,7 +82,7 @@ constexpr typename To::Bits overflowed(bool negative) {
 
 /// A value of a wider format in a narrower one. Subnormals on both sides are exact.
 template <class To, class From, Rounding kRounding, Overflow kOverflow = Overflow::kIeee>
-constexpr typename To::Bits narrow(typename From::Bits value) {
+[[gnu::always_inline]] constexpr typename To::Bits narrow(typename From::Bits value) {
   static_assert(From::kMantissa > To::kMantissa && From::kExponent >= To::kExponent);
   using Bits = typename From::Bits;
   constexpr int kCut = From::kMantissa - To::kMantissa;
@@ -95,10 +96,7 @@ constexpr typename To::Bits narrow(typename From::Bits value) {
   const int wanted = (exponent > 1 ? exponent : 1) - From::kBias + To::kBias;
   const int cut_raw = kCut + (wanted < 1 ? 1 - wanted : 0);
   const Bits cut = static_cast<Bits>(cut_raw < kWidth - 2 ? cut_raw : kWidth - 2);
-  Bits kept = significand >> cut;
-  const Bits rest = significand & ((Bits{1} << cut) - 1);
-  const Bits half = Bits{1} << (cut - 1);
-  kept += Bits{rounds_up<kRounding>(rest, half, (kept & 1) != 0, negative)};
+  const Bits kept = (significand + rounding_bias<kRounding>(significand, cut, negative)) >> cut;
   // Adding the exponent lets a carry out of the mantissa, or into the normal numbers, come out right.
   const Bits lower = static_cast<Bits>((wanted > 1 ? wanted : 1) - 1) << To::kMantissa;
   const Bits rounded = kept + lower;
@@ -112,58 +110,55 @@ constexpr typename To::Bits narrow(typename From::Bits value) {
 
 /// A value of a narrower format in a wider one: exact. NaNs become canonical.
 template <class To, class From>
-constexpr typename To::Bits widen(typename From::Bits value) {
+[[gnu::always_inline]] constexpr typename To::Bits widen(typename From::Bits value) {
   static_assert(To::kMantissa > From::kMantissa && To::kExponent >= From::kExponent);
   using Bits = typename To::Bits;
   constexpr int kShift = To::kMantissa - From::kMantissa;
   const Bits magnitude = Bits{value} & Bits{From::kSign - 1};
   const Bits sign = (value & From::kSign) != 0 ? To::kSign : Bits{0};
-  Bits result = (magnitude << kShift) + (static_cast<Bits>(To::kBias - From::kBias) << To::kMantissa);
+  Bits result = magnitude << kShift;
   if constexpr (To::kExponent > From::kExponent) {
-    // A subnormal is its mantissa times the smallest step: exact in the wider format's normal numbers.
+    // Read in the wider format, the bits are the value but for a power of two: subnormals come out right too.
     using Number = std::conditional_t<sizeof(Bits) == 8, double, float>;
-    const auto step =
-        std::bit_cast<Number>(static_cast<Bits>(To::kBias - From::kBias + 1 - From::kMantissa) << To::kMantissa);
-    const auto small = std::bit_cast<Bits>(static_cast<Number>(static_cast<int32_t>(magnitude)) * step);
-    result = magnitude < (Bits{1} << From::kMantissa) ? small : result;
+    constexpr auto kScale =
+        std::bit_cast<Number>(static_cast<Bits>(To::kBias + To::kBias - From::kBias) << To::kMantissa);
+    result = std::bit_cast<Bits>(std::bit_cast<Number>(result) * kScale);
     if constexpr (From::kInfinite) result = magnitude >= From::kTopExponent ? To::kTopExponent : result;
-  } else {
-    result = magnitude << kShift;
   }
   const bool nan = From::is_nan(static_cast<typename From::Bits>(magnitude));
   return nan ? To::kNan : result | sign;
 }
 
 template <Rounding kRounding = Rounding::kNearest>
-inline uint16_t f32_to_f16(float value) {
+[[gnu::always_inline]] inline uint16_t f32_to_f16(float value) {
   return narrow<F16, F32, kRounding>(std::bit_cast<uint32_t>(value));
 }
 
 template <Rounding kRounding = Rounding::kNearest>
-inline uint16_t f32_to_bf16(float value) {
+[[gnu::always_inline]] inline uint16_t f32_to_bf16(float value) {
   return narrow<Bf16, F32, kRounding>(std::bit_cast<uint32_t>(value));
 }
 
-inline float f16_to_f32(uint16_t value) { return std::bit_cast<float>(widen<F32, F16>(value)); }
+[[gnu::always_inline]] inline float f16_to_f32(uint16_t value) { return std::bit_cast<float>(widen<F32, F16>(value)); }
 /// bf16 is the upper half of an f32; as on the device, a NaN keeps its bits.
-inline float bf16_to_f32(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+[[gnu::always_inline]] inline float bf16_to_f32(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
 
 /// An f32 whose lower 13 bits of mantissa are zero. The default is the rounding of the plain cvt.rna.
 template <Rounding kRounding = Rounding::kNearestAway, Overflow kOverflow = Overflow::kIeee>
-inline uint32_t f32_to_tf32(float value) {
+[[gnu::always_inline]] inline uint32_t f32_to_tf32(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t packed = narrow<Tf32Packed, F32, kRounding, kOverflow>(bits);
   return F32::is_nan(bits) ? F32::kNan : packed << 13;
 }
 
 /// cvt.rn.satfinite: beyond the largest number, that.
-inline uint8_t f32_to_e4m3(float value) {
+[[gnu::always_inline]] inline uint8_t f32_to_e4m3(float value) {
   return static_cast<uint8_t>(narrow<E4m3, F32, Rounding::kNearest, Overflow::kFinite>(std::bit_cast<uint32_t>(value)));
 }
-inline uint8_t f32_to_e5m2(float value) {
+[[gnu::always_inline]] inline uint8_t f32_to_e5m2(float value) {
   return static_cast<uint8_t>(narrow<E5m2, F32, Rounding::kNearest, Overflow::kFinite>(std::bit_cast<uint32_t>(value)));
 }
-inline float e4m3_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E4m3>(value)); }
-inline float e5m2_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E5m2>(value)); }
+[[gnu::always_inline]] inline float e4m3_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E4m3>(value)); }
+[[gnu::always_inline]] inline float e5m2_to_f32(uint8_t value) { return std::bit_cast<float>(widen<F32, E5m2>(value)); }
 
 }  // namespace ptxsim
