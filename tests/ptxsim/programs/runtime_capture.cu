@@ -251,6 +251,7 @@ void captured_by_hand() {
   cudaGraph_t outer;
   EXPECT_OK(cudaStreamEndCapture(s.a, &outer));
   EXPECT_OK(cudaMemset(x.get(), 0, 4));
+  EXPECT_OK(cudaDeviceSynchronize());  // the host does not wait for a fill, nor does a non-blocking stream
   run(outer, s.b, 1);
   EXPECT(x.download()[0] == 1234);
   EXPECT_OK(cudaGraphDestroy(outer));

@@ -138,11 +138,12 @@ void Runtime::reset() {
   streams.clear();
   pools.clear();
   current_pool = nullptr;
+  const bool after_fault = lost();
   recover();
   if (machine_if_made() == nullptr) return;
   for (const auto& binary : registry.binaries()) binary->unload();
   // What a program that is being checked leaves to the reset is reported as its leak at the end.
-  if (!machine().options().check) {
+  if (!machine().options().check || after_fault) {
     for (Allocation* allocation : memory().live_allocations()) memory().free(allocation);
     const std::lock_guard pool_lock(pool_mutex_);
     default_pool_ = nullptr;
