@@ -1,10 +1,7 @@
-#include <immintrin.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +9,7 @@
 #include <vector>
 
 #include "tools/ptxsim/exec/cta.h"
+#include "tools/ptxsim/exec/formats.h"
 #include "tools/ptxsim/exec/memory_access.h"
 #include "tools/ptxsim/program/lowering.h"
 
@@ -115,18 +113,14 @@ struct AddF64 {
 
 /// Arithmetic on f16 and bf16 in float: the sum of two has, once rounded to float and then again, the value of one
 /// rounding (24 bits are at least 2 · 11 + 2).
-struct F16 {
-  static float widen(uint16_t x) { return _cvtsh_ss(x); }
-  static uint16_t narrow(float x) { return x != x ? 0x7fff : _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+struct HalfFormat {
+  static float widen(uint16_t x) { return f16_to_f32(x); }
+  static uint16_t narrow(float x) { return f32_to_f16(x); }
 };
 
-struct Bf16 {
-  static float widen(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
-  static uint16_t narrow(float x) {
-    if (x != x) return 0x7fff;
-    const auto bits = std::bit_cast<uint32_t>(x);
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-  }
+struct Bfloat16Format {
+  static float widen(uint16_t x) { return bf16_to_f32(x); }
+  static uint16_t narrow(float x) { return f32_to_bf16(x); }
 };
 
 template <class F>
@@ -139,7 +133,7 @@ template <class F, bool kMin>
 struct ExtremeHalf {
   static uint16_t apply(uint16_t old, uint16_t b, uint16_t, bool) {
     const float x = F::widen(old), y = F::widen(b);
-    if (x != x) return y != y ? 0x7fff : b;
+    if (x != x) return y != y ? F16::kNan : b;
     if (y != y) return old;
     if (x == y) return kMin ? old | b : old & b;  // differ in the sign of zero if at all
     return (x < y) == kMin ? old : b;
@@ -331,10 +325,10 @@ Handler handler_of(std::string_view op, DataType type) {
       return op == "add" ? atomic<uint64_t, AddF64> : nullptr;
     case DataType::kF16:
     case DataType::kF16x2:
-      return half<F16>(op, type == DataType::kF16x2);
+      return half<HalfFormat>(op, type == DataType::kF16x2);
     case DataType::kBf16:
     case DataType::kBf16x2:
-      return half<Bf16>(op, type == DataType::kBf16x2);
+      return half<Bfloat16Format>(op, type == DataType::kBf16x2);
     default:
       return nullptr;
   }
