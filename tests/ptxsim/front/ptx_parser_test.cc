@@ -54,7 +54,7 @@ std::string show(const Operand& operand) {
   std::string parts;
   for (const Operand& part : operand.parts) parts += (parts.empty() ? "" : " ") + show(part);
   const std::string offset = operand.offset != 0 ? "+" + std::to_string(operand.offset) : "";
-  const std::string name = (operand.negated ? "!" : "") + operand.name + offset;
+  std::string name = (operand.negated ? "!" : "") + operand.name + offset;
   switch (operand.kind) {
     case Kind::kRegister:
       return name;
@@ -196,7 +196,7 @@ TEST(PtxParser, KernelDirectivesAndParameters) {
       ".entry k(.param .align 16 .b8 map[128], .param .u64 .ptr .global .align 4 p, .param .f32 x)\n"
       ".maxntid 32, 4\n.minnctapersm 2\n.maxnreg 64\n.reqnctapercluster 2, 1, 1\n.explicitcluster\n"
       ".pragma \"nounroll\";\n{\n.pragma \"used_bytes_mask 15\";\nret;\n}\n"
-      ".entry l() .reqntid 64 { }");
+      ".entry l() .blocksareclusters .reqntid 64 { }");
   const Function& kernel = module.functions.at(0);
   EXPECT_TRUE(kernel.entry);
   EXPECT_EQ(kernel.max_threads, 128U);
@@ -210,6 +210,8 @@ TEST(PtxParser, KernelDirectivesAndParameters) {
   EXPECT_EQ(kernel.parameters[0].align, 16U);
   EXPECT_EQ(kernel.parameters[1].align, 8U);  // its own; 4 is that of what it points to
   EXPECT_TRUE(module.functions.at(1).required_threads);
+  EXPECT_TRUE(module.functions.at(1).blocks_are_clusters);
+  EXPECT_FALSE(kernel.blocks_are_clusters);
   EXPECT_TRUE(module.functions.at(1).body.empty());
 }
 

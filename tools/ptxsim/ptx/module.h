@@ -110,19 +110,20 @@ struct Function {
   bool external = false;  // a declaration without a body (vprintf, malloc, free, __assertfail, or another module's)
   bool weak = false;
   std::vector<Variable> results, parameters;  // Space::kParam, or kReg for register parameters
-  std::map<std::string, Type> registers;      // declared in the body, by unique name
+  std::map<std::string, Type> registers;      // declared in the body, by unique name; of `%r<N>` only those used
   std::vector<Variable> variables;            // .local, .shared and .param declared in the body, by unique name
   std::vector<Instruction> body;
   std::map<std::string, size_t> labels;  // unique name -> index of the instruction that follows (may be body.size())
   std::map<std::string, std::vector<std::string>> branch_targets;  // .branchtargets label -> labels
   std::map<std::string, Function> prototypes;                      // .callprototype label -> a declaration
 
-  uint32_t max_threads = 0;         // .maxntid / .reqntid, product of the extents; 0 for none
-  bool required_threads = false;    // .reqntid
-  uint32_t min_blocks = 0;          // .minnctapersm
-  uint32_t max_registers = 0;       // .maxnreg
-  uint32_t cluster[3] = {0, 0, 0};  // .reqnctapercluster; zeros for none
-  bool explicit_cluster = false;    // .explicitcluster
+  uint32_t max_threads = 0;          // .maxntid / .reqntid, product of the extents; 0 for none
+  bool required_threads = false;     // .reqntid
+  uint32_t min_blocks = 0;           // .minnctapersm
+  uint32_t max_registers = 0;        // .maxnreg
+  uint32_t cluster[3] = {0, 0, 0};   // .reqnctapercluster; zeros for none
+  bool explicit_cluster = false;     // .explicitcluster
+  bool blocks_are_clusters = false;  // .blocksareclusters: a launch's grid counts clusters
 };
 
 struct Module {

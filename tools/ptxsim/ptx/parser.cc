@@ -757,11 +757,13 @@ void Parser::function_directives() {
       std::ranges::copy(extents("a number of blocks"), function_.cluster);
     } else if (token.text == "explicitcluster") {
       function_.explicit_cluster = true;
+    } else if (token.text == "blocksareclusters") {
+      function_.blocks_are_clusters = true;
     } else if (token.text == "pragma") {
       if (token_.kind != TokenKind::kString) fail("a string");
       advance();
       expect(';');
-    } else if (token.text != "noreturn" && token.text != "blocksareclusters") {
+    } else if (token.text != "noreturn") {
       throw Error("ptx line {}: expected a directive of a function, found '.{}'", token.line, token.text);
     }
   }
