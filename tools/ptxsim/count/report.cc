@@ -35,9 +35,8 @@ std::string dims(const Dim3& d) {
 
 /// 1234567 -> "1,234,567".
 std::string grouped(uint64_t n) {
-  std::string s = fmt::format("{}", n);
-  for (int at = static_cast<int>(s.size()) - 3; at > 0; at -= 3) s.insert(static_cast<size_t>(at), ",");
-  return s;
+  if (n < 1000) return fmt::format("{}", n);
+  return fmt::format("{},{:03}", grouped(n / 1000), n % 1000);
 }
 
 void line(std::string& out, std::string_view name, std::string_view value, std::string_view remark = {}) {
@@ -48,7 +47,7 @@ void line(std::string& out, std::string_view name, std::string_view value, std::
 
 void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
   out += fmt::format("\n{}\n  grid {}, block {}{}, {} launch{}{}\n", c.kernel, dims(c.grid), dims(c.block),
-                     c.cluster == Dim3{1, 1, 1} ? "" : ", cluster " + dims(c.cluster), c.launches,
+                     c.cluster == Dim3{1, 1, 1} ? std::string() : fmt::format(", cluster {}", dims(c.cluster)), c.launches,
                      c.launches == 1 ? "" : "es", c.launches == 1 ? "" : " (figures are sums over them)");
   line(out, "warp instructions", grouped(c.all_instructions()),
        fmt::format("{:.1f} of 32 lanes active", ratio(c.all_lanes(), c.all_instructions())));
@@ -58,7 +57,7 @@ void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
                    [&](size_t a, size_t b) { return c.instructions[a] > c.instructions[b]; });
   for (const size_t k : order) {
     if (c.instructions[k] == 0) continue;
-    line(out, std::string("  ") + kKinds[k], grouped(c.instructions[k]),
+    line(out, fmt::format("  {}", kKinds[k]), grouped(c.instructions[k]),
          fmt::format("{:.1f} %", 100 * ratio(c.instructions[k], c.all_instructions())));
   }
   for (size_t t = 0; t < kTraffics.size(); ++t) {
@@ -109,7 +108,7 @@ void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
       ideal += m.ideal;
     }
     const std::string& place = lines[i].first;
-    const std::string name = place.size() <= 26 ? place : "…" + place.substr(place.size() - 25);
+    const std::string name = place.size() <= 26 ? place : fmt::format("…{}", place.substr(place.size() - 25));
     out += fmt::format("    {:<26}{:>14}{:>11}{:>12}{:>11}\n", name, grouped(lines[i].second->instructions),
                        grouped(sectors), grouped(wavefronts), grouped(wavefronts - ideal));
   }
