@@ -30,8 +30,9 @@ class Checker {
   /// Device, pool, managed and host memory that the program never freed.
   void find_leaks();
 
- private:
   struct State;
+
+ private:
   std::unique_ptr<State> state_;
 };
 

@@ -1,0 +1,54 @@
+#include "tests/ptxsim/check/check_fixture.h"
+
+namespace ptxsim::testing {
+namespace {
+
+std::string check(const std::string& body, uint32_t threads, uint64_t seed = 0) {
+  CheckedDevice device(1, seed);
+  Allocation* out = device.upload(std::vector<uint32_t>(2048));
+  return device.check(kernel(1, kThreads + body), 2, threads, out);
+}
+
+class Divergence : public ::testing::TestWithParam<uint64_t> {};
+INSTANTIATE_TEST_SUITE_P(Schedules, Divergence, ::testing::Values(0, 1, 2, 3));
+
+std::string under(uint32_t limit) {
+  return "setp.ge.u32 %p1, %r1, " + std::to_string(limit) +
+         ";\n@%p1 bra $PAST;\nbar.sync 0;\n$PAST:\nst.global.u32 [%rd2], %r1;\n";
+}
+
+TEST_P(Divergence, ABarrierUnderACondition) {
+  EXPECT_EQ(check(under(64), 64, GetParam()), "");
+  for (const uint32_t limit : {16, 32}) {
+    const std::string text = check(under(limit), 64, GetParam());
+    EXPECT_EQ(findings_in(text), 1u) << limit;
+    EXPECT_TRUE(says(text, {"barrier divergence", "bar.sync 0", "block (0, 0, 0)"}));
+  }
+}
+
+TEST_P(Divergence, EarlyReturnIsFine) {
+  for (const char* before : {"", "st.global.u32 [%rd2], 0;\n"}) {
+    for (const uint32_t limit : {16, 32, 40}) {
+      EXPECT_EQ(check("setp.lt.u32 %p1, %r1, " + std::to_string(limit) + ";\n@%p1 bra $WORK;\n" + before +
+                          "ret;\n$WORK:\nst.shared.u32 [%r7], %r1;\nbar.sync 0;\nst.global.u32 [%rd2], %r1;\nbar.sync 0;\n",
+                      96, GetParam()),
+                "");
+    }
+  }
+}
+
+TEST_P(Divergence, BothSidesHaveTheirOwnBarrier) {
+  const std::string body =
+      "setp.lt.u32 %p1, %r1, 16;\n@%p1 bra $LOW;\nbar.sync 0;\nbra $END;\n$LOW:\nbar.sync 0;\n$END:\n";
+  EXPECT_TRUE(says(check(body, 32, GetParam()), {"barrier divergence", "bar.sync 0"}));
+}
+
+TEST_P(Divergence, LoopsOfDifferentLengthWithABarrierInside) {
+  // Each thread goes round as often as its number says and then stores.
+  const std::string body = "and.b32 %r8, %r1, 32;\nshr.u32 %r8, %r8, 5;\n$LOOP:\nbar.sync 0;\nsub.s32 %r8, %r8, 1;\n"
+                           "setp.ge.s32 %p1, %r8, 0;\n@%p1 bra $LOOP;\nst.global.u32 [%rd2], %r1;\n";
+  EXPECT_TRUE(says(check(body, 64, GetParam()), {"barrier divergence"}));
+}
+
+}  // namespace
+}  // namespace ptxsim::testing

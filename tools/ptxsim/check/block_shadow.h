@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "tools/ptxsim/check/checker.h"
+#include "tools/ptxsim/check/clock.h"
+#include "tools/ptxsim/check/launch_shadow.h"
+#include "tools/ptxsim/check/shadow.h"
+#include "tools/ptxsim/exec/cta.h"
+
+namespace ptxsim {
+
+/// A warp as the checker knows it: what its lanes know of others, which interval it is in.
+struct WarpShadow {
+  /// Lanes that know the same.
+  struct View {
+    Mask lanes;
+    Clock clock;
+  };
+
+  uint32_t index = 0;
+  IntervalId id = kNobody;  // of the running interval, once it has accessed memory
+  bool fenced = false;      // the interval begins with a fence
+  IntervalId together = 0;  // intervals below: all of the warp's lanes know of each other
+  /// Beyond that, [of lane * 32 + about lane], after synchronisations of some of the lanes; empty until there is one.
+  std::vector<IntervalId> mutual;
+  std::vector<View> views;
+  Clock published;  // what its releases within the block covered so far
+
+  // For barrier divergence.
+  uint32_t barriers[kLanes] = {};  // barrier 0's phases that each lane has come to
+  uint32_t barrier_place = 0;      // the instruction of the last
+  struct StoreSeen {
+    uint32_t barriers = 0;     // in the phase after so many
+    Mask in_phase = 0, ever = 0;  // lanes that executed the store
+  };
+  std::vector<StoreSeen> stores;
+
+  const Clock& clock(int lane) const {
+    if (views.size() == 1) return views[0].clock;
+    for (const View& v : views) {
+      if ((v.lanes >> lane & 1) != 0) return v.clock;
+    }
+    return views[0].clock;
+  }
+  IntervalId known(int lane, uint32_t about) const {
+    return mutual.empty() ? together
+                          : std::max(together, mutual[static_cast<size_t>(lane) * kLanes + about]);
+  }
+};
+
+/// A block as the checker knows it. Made once and used for one block after the other: its records need no clearing,
+/// because intervals of former blocks have smaller numbers.
+class BlockShadow {
+ public:
+  void begin(Cta& cta, LaunchShadow& launch, Intervals& intervals);
+
+  /// The interval that the warp is in; a new one after every synchronisation.
+  IntervalId interval(WarpShadow& warp) {
+    if (warp.id == kNobody) warp.id = intervals_->open({static_cast<uint32_t>(launch->sequence), number});
+    return warp.id;
+  }
+
+  // What makes intervals ordered. `lanes` are those that take part.
+  void warp_sync(WarpShadow& warp, Mask lanes, Mask alive);
+  void release(WarpShadow& warp, Mask lanes, Mask alive, Clock& into);
+  void acquire(WarpShadow& warp, Mask lanes, Mask alive, const Clock& from);
+  void release_to_blocks(WarpShadow& warp, Mask lanes, Mask alive);
+
+  void barrier_arrive(WarpShadow& warp, Mask lanes, Mask alive, int barrier, bool waits);
+  void barrier_complete(uint32_t alive_threads, int barrier);
+  void barrier_leave(WarpShadow& warp, Mask lanes, Mask alive, int barrier);
+
+  Checker::State* home = nullptr;  // where it goes when the block is done
+  uint32_t number = 0;             // Cta::linear_index
+  LaunchShadow* launch = nullptr;
+  LaunchShadow::Released* released = nullptr;
+  bool in_cluster = false;
+  std::vector<WarpShadow> warps;
+  std::map<uint64_t, Clock> objects;  // mbarriers, by their place in shared memory
+
+  IntervalId first = 0;  // this block's intervals are not below it
+  std::unique_ptr<AccessRecords> shared;
+  uint32_t shared_bytes = 0;
+  uint64_t in_flight = 0;             // granules of shared memory that copies have yet to write
+  std::vector<uint8_t> shared_written;
+  std::vector<uint8_t> local_written;  // thread after thread
+
+  // For barrier divergence: who executed a store after its last barrier and exited.
+  struct Left {
+    bool valid = false;
+    uint32_t barriers = 0, place = 0, thread = 0;
+  };
+  std::vector<Left> left;  // by number of the store
+  bool anyone_left = false;
+
+ private:
+  /// So that each view has either none but these lanes, or none of them.
+  void split_views(WarpShadow& warp, Mask lanes);
+
+  struct Barrier {
+    Clock gathering, complete;
+    uint32_t arrived = 0;
+    bool all_wait = true;
+  };
+  Intervals* intervals_ = nullptr;
+  Barrier barriers_[17];
+};
+
+}  // namespace ptxsim

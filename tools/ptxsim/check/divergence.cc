@@ -1,0 +1,90 @@
+#include <bit>
+
+#include "tools/ptxsim/check/watcher.h"
+
+/// Barriers that some threads come to and others pass by. Threads that return early, before a barrier that the others
+/// wait at, are no fault in practice; threads that went past it and did what the others do behind it are.
+namespace ptxsim {
+
+namespace {
+
+constexpr int kBlockBarrier = 0;  // __syncthreads(); others may be meant for some of the warps
+
+}  // namespace
+
+void Watcher::barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) {
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  b.barrier_arrive(w, lanes, warp.alive(), barrier, waits);
+  if (barrier == Cluster::kBarrier) {
+    b.release_to_blocks(w, lanes, warp.alive());
+    return;
+  }
+  if (barrier != kBlockBarrier || !waits) return;
+  each_lane(lanes, [&](int l) { ++w.barriers[l]; });
+  w.barrier_place = warp.pc - 1;
+}
+
+void Watcher::barrier_diverged(Warp& warp, const Instruction& in, Mask here, Mask missing) {
+  reporter_.add({4, in.index, 0}, [&] { return fmt::format("divergence|{}", reporter_.site(in.index)); },
+                [&] {
+                  return fmt::format(
+                      "{}: barrier divergence: lanes {:#010x} of the warp wait at this barrier, but lanes {:#010x} wait "
+                      "elsewhere",
+                      reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(here)), in.index), here,
+                      missing);
+                });
+}
+
+void Watcher::note_store(Warp& warp, const Instruction& in, Mask lanes) {
+  const uint16_t store = launch_->traits(in.index).store;
+  if (store == 0) return;
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  WarpShadow::StoreSeen& seen = w.stores[store];
+  while (lanes != 0) {
+    const int first = std::countr_zero(lanes);
+    const uint32_t barriers = w.barriers[first];
+    Mask same = 0;
+    for (int l = 0; l < kLanes; ++l) same |= Mask{w.barriers[l] == barriers} << l;
+    same &= lanes;
+    lanes &= ~same;
+    if (seen.barriers != barriers) {
+      seen.barriers = barriers;
+      seen.in_phase = 0;
+    }
+    const BlockShadow::Left& left = b.left[store];
+    if (b.anyone_left && left.valid && barriers > left.barriers && (same & ~seen.ever) != 0) {
+      reporter_.add({5, w.barrier_place, in.index},
+                    [&] { return fmt::format("divergence|{}", reporter_.site(w.barrier_place)); },
+                    [&] {
+                      return fmt::format(
+                          "{}: barrier divergence: this thread waited here, but thread {} of the block went past this "
+                          "barrier, executed {} and exited",
+                          reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(same & ~seen.ever)),
+                                        w.barrier_place),
+                          reporter_.thread(left.thread / kLanes, left.thread % kLanes), reporter_.where(left.place));
+                    });
+    }
+    seen.in_phase |= same;
+    seen.ever |= same;
+  }
+}
+
+void Watcher::lanes_exit(Warp& warp, Mask lanes) {
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  for (size_t s = 1; s < w.stores.size(); ++s) {
+    const WarpShadow::StoreSeen& seen = w.stores[s];
+    const Mask both = seen.in_phase & lanes;
+    if (both == 0) continue;
+    const int lane = std::countr_zero(both);
+    if (w.barriers[lane] != seen.barriers) continue;
+    BlockShadow::Left& left = b.left[s];
+    if (left.valid && left.barriers <= seen.barriers) continue;
+    left = {true, seen.barriers, launch_->store_place(s), w.index * kLanes + static_cast<uint32_t>(lane)};
+    b.anyone_left = true;
+  }
+}
+
+}  // namespace ptxsim

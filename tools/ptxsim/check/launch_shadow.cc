@@ -1,0 +1,58 @@
+#include "tools/ptxsim/check/launch_shadow.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+
+namespace ptxsim {
+
+namespace {
+
+/// The text of an address operand, which for registers assigned once means the same address; empty for none.
+std::string address_of(const ptx::Instruction& text) {
+  for (const ptx::Operand& o : text.operands) {
+    if (o.kind == ptx::Operand::Kind::kAddress) return fmt::format("{}+{}", o.name, o.offset);
+  }
+  return {};
+}
+
+}  // namespace
+
+LaunchShadow::LaunchShadow(const Program& program, uint64_t the_sequence, IntervalId first_interval)
+    : sequence(the_sequence), first(first_interval), traits_(program.code.size()) {
+  const ptx::Instruction* last = nullptr;
+  std::set<std::string> atomics;
+  // From the end, so that the atomics behind a load are known.
+  for (size_t i = program.code.size(); i-- > 0;) {
+    const ptx::Instruction* text = program.origins[i].text;
+    if (text == nullptr) continue;
+    Traits& t = traits_[i];
+    if (text->opcode == "atom" || text->opcode == "red") {
+      atomics.insert(address_of(*text));
+      t.exchange = text->has("exch");
+    } else if (text->opcode == "ld" && !atomics.empty()) {
+      t.optimistic = atomics.contains(address_of(*text));
+    }
+    if (text->opcode == "st" || text->opcode == "atom" || text->opcode == "red") {
+      if (text != last && store_places_.size() < 0xffff) store_places_.push_back(static_cast<uint32_t>(i));
+      t.store = static_cast<uint16_t>(store_places_.size());
+    }
+    last = text;
+  }
+}
+
+LaunchShadow::Released* LaunchShadow::released(uint32_t block) const {
+  const std::lock_guard lock(mutex_);
+  const auto at = released_.find(block);
+  return at == released_.end() ? nullptr : at->second.get();
+}
+
+LaunchShadow::Released& LaunchShadow::will_release(uint32_t block) {
+  const std::lock_guard lock(mutex_);
+  auto& entry = released_[block];
+  if (entry == nullptr) entry = std::make_unique<Released>();
+  return *entry;
+}
+
+}  // namespace ptxsim

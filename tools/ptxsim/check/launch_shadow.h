@@ -1,0 +1,87 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "tools/ptxsim/check/clock.h"
+#include "tools/ptxsim/check/shadow.h"
+#include "tools/ptxsim/exec/cta.h"
+
+namespace ptxsim {
+
+/// Hands out numbers of intervals and knows whose they are.
+class Intervals {
+ public:
+  struct Owner {
+    uint32_t launch, block;
+  };
+
+  /// kNobody when the numbers are used up: then races go unseen.
+  IntervalId open(Owner owner) {
+    if (next_.load(std::memory_order_relaxed) >= kLimit) return kNobody;
+    const IntervalId id = next_.fetch_add(1, std::memory_order_relaxed);
+    owners_.as<Owner>()[id] = owner;
+    return id;
+  }
+  /// Above all intervals that exist, not above those to come.
+  IntervalId now() const { return next_.load(std::memory_order_relaxed); }
+  Owner owner(IntervalId id) const { return owners_.as<Owner>()[id]; }
+
+  bool nearly_used_up() const { return now() > kLimit / 4 * 3; }
+  void restart() {
+    owners_.clear();
+    next_ = 1;
+  }
+  void forget_owners() {
+    if (now() - forgotten_ < kManyOwners && now() >= forgotten_) return;
+    owners_.clear();
+    forgotten_ = now();
+  }
+
+ private:
+  static constexpr IntervalId kLimit = 0xffff0000, kManyOwners = 1 << 20;
+
+  std::atomic<IntervalId> next_{1};
+  IntervalId forgotten_ = 0;
+  LazyZeros owners_{sizeof(Owner) << 32};
+};
+
+/// What all blocks of a launch share.
+class LaunchShadow {
+ public:
+  LaunchShadow(const Program& program, uint64_t sequence, IntervalId first);
+
+  const uint64_t sequence;
+  const IntervalId first;  // intervals below it belong to launches that came before
+
+  /// By instruction.
+  struct Traits {
+    uint16_t store = 0;       // from 1: the number of a store or atomic among them
+    bool optimistic = false;  // a load of what a later atomic of the same thread checks again
+    bool exchange = false;    // an atomic that writes whatever was there
+  };
+  const Traits& traits(uint32_t index) const { return traits_[index]; }
+  size_t stores() const { return store_places_.size(); }
+  uint32_t store_place(size_t number) const { return store_places_[number - 1]; }
+
+  /// What a block's releases to other blocks cover. Outlives the block.
+  struct Released {
+    std::mutex mutex;
+    Clock clock;
+  };
+  Released* released(uint32_t block) const;  ///< null when it has released nothing
+  Released& will_release(uint32_t block);
+
+ private:
+  std::vector<Traits> traits_;
+  std::vector<uint32_t> store_places_;  // instructions, by number - 1
+  mutable std::mutex mutex_;
+  std::unordered_map<uint32_t, std::unique_ptr<Released>> released_;
+};
+
+}  // namespace ptxsim

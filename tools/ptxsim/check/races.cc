@@ -1,0 +1,217 @@
+#include "tools/ptxsim/check/races.h"
+
+#include <bit>
+#include <cstring>
+
+namespace ptxsim {
+
+// --- order ------------------------------------------------------------------------------------------------------------
+
+Order::Whose Order::whose(IntervalId id) {
+  if (!across_blocks_) return id < block_.first ? Whose::kFormerLaunch : Whose::kThisBlock;
+  if (id < block_.launch->first) return Whose::kFormerLaunch;
+  if (id == last_) return last_whose_;
+  last_ = id;
+  const Intervals::Owner owner = intervals_.owner(id);
+  if (owner.launch != static_cast<uint32_t>(block_.launch->sequence)) {
+    last_whose_ = Whose::kFormerLaunch;
+  } else if (owner.block == block_.number) {
+    last_whose_ = Whose::kThisBlock;
+  } else {
+    last_whose_ = Whose::kOtherBlock;
+    last_released_ = block_.launch->released(owner.block);
+  }
+  return last_whose_;
+}
+
+bool Order::released(LaunchShadow::Released* by, Record r) {
+  if (by == nullptr) return false;
+  const std::lock_guard lock(by->mutex);
+  return by->clock.knows(record::warp(r), record::lane(r), record::id(r));
+}
+
+bool Order::before(Record r, int lane) {
+  const IntervalId id = record::id(r);
+  const Clock& clock = warp_.clock(lane);
+  switch (whose(id)) {
+    case Whose::kFormerLaunch:
+      return true;
+    case Whose::kOtherBlock:
+      return id < clock.acquired && released(last_released_, r);
+    case Whose::kThisBlock:
+      break;
+  }
+  const uint32_t by = record::lane(r);
+  if (record::warp(r) == warp_.index && (by == static_cast<uint32_t>(lane) || id < warp_.known(lane, by))) return true;
+  if (clock.knows(record::warp(r), by, id)) return true;
+  // By way of another block.
+  return across_blocks_ && id < clock.acquired && released(block_.released, r);
+}
+
+// --- races ------------------------------------------------------------------------------------------------------------
+
+RaceCheck::RaceCheck(Order& order, WarpShadow& warp, IntervalId id, IntervalId floor, uint32_t place, Manner manner,
+                     What what)
+    : order_(order), warp_(warp), what_(what), manner_(manner) {
+  stamp_ = record::make(what == What::kIssue ? kInFlight : id, place, warp.index, 0, manner);
+  floor_ = Record{floor} << record::kIdShift;
+  // Where other blocks come, the number of a warp says nothing, but that of an interval does.
+  together_ = order.across_blocks() ? 0 : Record{warp.together} << record::kIdShift;
+  same_warp_ = order.across_blocks() ? record::kIdBits : record::kWarpBits;
+  same_thread_ = same_warp_ | record::kLaneBits | record::kMannerBits;
+}
+
+bool RaceCheck::all_pass(const Record* r, const Range& range) const {
+  uint64_t bad = 0;
+  for (uint64_t i = 0; i < range.count; ++i) bad |= passes(r[range.first + i], mine(range, i)) ? 0 : 1;
+  return bad == 0;
+}
+
+bool RaceCheck::same_value(int lane, uint64_t place, uint32_t width, Record other) const {
+  const Lanes& l = *lanes_;
+  if (l.value == nullptr) return false;
+  const auto value_of = [&](int of) { return l.value + static_cast<uint32_t>(of) * l.bytes + (place - l.place[of]); };
+  const std::byte* before = l.memory + place;
+  // Lanes of one instruction that write the same place: memory is not yet what the other has written.
+  const auto by = static_cast<int>(record::lane(other));
+  if (((other ^ stamp_) & ~record::kLaneBits) == 0 && (l.mask >> by & 1) != 0 && place - l.place[by] < l.bytes) {
+    before = value_of(by);
+  }
+  return std::memcmp(value_of(lane), before, width) == 0;
+}
+
+void RaceCheck::examine(Record r, const Range& range, uint64_t i, uint32_t width, bool other_writes) {
+  const Record own = mine(range, i);
+  if (passes(r, own)) return;
+  const auto lane = static_cast<int>(record::lane(own));
+  const uint64_t place = (range.first + i) * width;
+  if (record::manner(r) == Manner::kAsync) {
+    under_way(lane, place, r);
+    return;
+  }
+  if (order_.before(r, lane)) return;
+  if (other_writes && manner_ == Manner::kSynchronising && record::manner(r) != Manner::kPlain) return;
+  if (other_writes && what_ == What::kWrite && same_value(lane, place, width, r)) return;
+  race(lane, place, r, other_writes);
+}
+
+void RaceCheck::check(const Granules& granules, const Range& range, uint32_t width) {
+  const auto look = [&](const Record* r, bool other_writes) {
+    if (all_pass(r, range)) return;
+    for (uint64_t i = 0; i < range.count; ++i) examine(r[range.first + i], range, i, width, other_writes);
+  };
+  look(granules.write, true);
+  if (!writes()) return;
+  look(granules.read, false);
+  look(granules.read_too, false);
+}
+
+void RaceCheck::note_readers(const Granules& granules, const Range& range) const {
+  Record* const read = granules.read + range.first;
+  Record* const read_too = granules.read_too + range.first;
+  const auto mine_or_old = [&](Record r, Record own) { return r < floor_ || ((r ^ own) & same_thread_) == 0; };
+  uint64_t others = 0;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    const Record own = mine(range, i);
+    const bool take = mine_or_old(read[i], own);
+    others |= take ? 0 : 1;
+    read[i] = take ? own : read[i];
+  }
+  if (others == 0) return;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    const Record own = mine(range, i), first = read[i], second = read_too[i];
+    // Of two readers in one warp, rather one of another warp is kept.
+    const bool second_is_other = second >= floor_ && ((second ^ own) & same_warp_) != 0;
+    const bool keep = mine_or_old(first, own) || (((first ^ own) & same_warp_) == 0 && second_is_other);
+    read_too[i] = keep ? second : own;
+  }
+}
+
+void RaceCheck::note_writers(const Granules& granules, const Range& range) {
+  Record* const write = granules.write + range.first;
+  if (what_ == What::kLand) {
+    for (uint64_t i = 0; i < range.count; ++i) {
+      if (record::manner(write[i]) != Manner::kAsync) continue;
+      write[i] = mine(range, i);
+      ++in_flight_;
+    }
+    return;
+  }
+  for (uint64_t i = 0; i < range.count; ++i) write[i] = mine(range, i);
+  if (what_ == What::kIssue) in_flight_ += range.count;
+}
+
+void RaceCheck::words(AccessRecords& records, const Range& range) {
+  if (what_ != What::kLand) {
+    check(records.words(), range, 4);
+    if (const Granules* byte = records.bytes()) {
+      check(*byte, {range.first * 4, range.count * 4, range.lane, range.lane_shift + 2}, 1);
+    }
+  }
+  if (what_ == What::kRead) {
+    note_readers(records.words(), range);
+  } else if (what_ != What::kReadOnly) {
+    note_writers(records.words(), range);
+  }
+}
+
+void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& range) {
+  if (what_ != What::kLand) {
+    const Granules& word = records.words();
+    const uint64_t first = range.first / 4, last = (range.first + range.count - 1) / 4;
+    const auto look = [&](const Record* r, bool other_writes) {
+      Record newest = 0;
+      for (uint64_t w = first; w <= last; ++w) newest = r[w] > newest ? r[w] : newest;
+      if (newest < floor_) return;
+      for (uint64_t i = 0; i < range.count; ++i) examine(r[(range.first + i) / 4], range, i, 1, other_writes);
+    };
+    look(word.write, true);
+    if (writes()) {
+      look(word.read, false);
+      look(word.read_too, false);
+    }
+    check(own, range, 1);
+  }
+  if (what_ == What::kRead) {
+    note_readers(own, range);
+  } else if (what_ != What::kReadOnly) {
+    note_writers(own, range);
+  }
+}
+
+void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
+  lanes_ = &lanes;
+  const uint64_t* place = lanes.place;
+  uint64_t low = lanes.bytes & 3, apart = 0, from_first = 0;
+  const uint64_t start = place[std::countr_zero(lanes.mask)];
+  for (uint64_t l = 0; l < kLanes; ++l) {
+    const bool on = (lanes.mask >> l & 1) != 0;
+    low |= on ? place[l] & 3 : 0;
+    apart |= place[l] ^ (place[0] + l * lanes.bytes);
+    from_first |= on ? place[l] ^ start : 0;
+  }
+  const bool as_words = low == 0;
+  const Granules* byte = as_words ? nullptr : &records.need_bytes();
+  const uint64_t per_lane = as_words ? lanes.bytes / 4 : lanes.bytes;
+  const auto one = [&](const Range& range) {
+    if (as_words) {
+      words(records, range);
+    } else {
+      bytes(records, *byte, range);
+    }
+  };
+  const uint64_t unit = as_words ? 4 : 1;
+  if (lanes.mask == kAllLanes && apart == 0 && std::has_single_bit(per_lane)) {
+    one({start / unit, per_lane * kLanes, 0, static_cast<uint32_t>(std::countr_zero(per_lane))});
+    return;
+  }
+  constexpr uint32_t kOneLane = 31;
+  Mask mask = lanes.mask;
+  if (from_first == 0 && !writes() && what_ != What::kLand) {
+    // All read the same: two of them say it.
+    mask = Mask{1} << std::countr_zero(mask) | Mask{1} << (31 - std::countl_zero(mask));
+  }
+  each_lane(mask, [&](int l) { one({place[l] / unit, per_lane, static_cast<uint32_t>(l), kOneLane}); });
+}
+
+}  // namespace ptxsim

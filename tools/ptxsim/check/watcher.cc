@@ -1,0 +1,364 @@
+#include "tools/ptxsim/check/watcher.h"
+
+#include <bit>
+#include <functional>
+
+/// Events of execution, on their way to those that judge them.
+namespace ptxsim {
+
+Watcher::Watcher(Checker::State& state, Grid& grid)
+    : state_(state), grid_(grid), launch_(state.launch_begins(grid)), reporter_(*state.findings, grid) {}
+
+Watcher::~Watcher() { state_.launch_ends(&grid_); }
+
+void Watcher::begin_cta(Cta& cta) {
+  std::unique_ptr<BlockShadow> block = state_.take_block();
+  block->begin(cta, *launch_, state_.intervals);
+  // The block may end in the hands of another worker, whose state is the same.
+  struct Home {
+    static void give(void* p) {
+      std::unique_ptr<BlockShadow> own(static_cast<BlockShadow*>(p));
+      Checker::State* home = own->home;
+      home->give_block(std::move(own));
+    }
+  };
+  block->home = &state_;
+  cta.shadow = {block.release(), Home::give};
+}
+
+void Watcher::access(Warp& warp, const Instruction& in, const Access& a) {
+  switch (a.space) {
+    case Space::kShared:
+      shared(warp, in, a, *warp.cta);
+      break;
+    case Space::kSharedCluster:
+      cluster(warp, in, a);
+      break;
+    case Space::kGlobal:
+    case Space::kConst:
+      global(warp, in, a);
+      break;
+    case Space::kLocal:
+      local(warp, in, a);
+      return;
+    default:
+      return;
+  }
+  if (a.kind == Access::Kind::kStore || a.kind == Access::Kind::kAtomic) note_store(warp, in, a.mask);
+}
+
+void Watcher::warp_sync(Warp& warp, Mask lanes) { block(*warp.cta).warp_sync(shadow(warp), lanes, warp.alive()); }
+
+void Watcher::barrier_complete(Cta& cta, int barrier) { block(cta).barrier_complete(cta.alive_threads(), barrier); }
+
+void Watcher::barrier_leave(Warp& warp, Mask lanes, int barrier) {
+  block(*warp.cta).barrier_leave(shadow(warp), lanes, warp.alive(), barrier);
+}
+
+void Watcher::release(Warp& warp, Mask lanes, Space space, uint64_t object) {
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  if (space == Space::kGlobal) {
+    b.release(w, lanes, warp.alive(), w.published);
+    b.release_to_blocks(w, lanes, warp.alive());
+    w.fenced = true;
+  } else {
+    b.release(w, lanes, warp.alive(), b.objects[object]);
+  }
+}
+
+void Watcher::acquire(Warp& warp, Mask lanes, Space space, uint64_t object) {
+  // What a fence acquires, the loads before it have acquired already.
+  if (space == Space::kGlobal) return;
+  BlockShadow& b = block(*warp.cta);
+  if (const auto at = b.objects.find(object); at != b.objects.end()) {
+    b.acquire(shadow(warp), lanes, warp.alive(), at->second);
+  }
+}
+
+// --- initialisation ---------------------------------------------------------------------------------------------------
+
+template <class Describe>
+void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a, uint8_t* flags, const uint64_t* place,
+                             uint64_t same, Describe describe) {
+  using Kind = Access::Kind;
+  uint64_t apart = 0;
+  for (uint64_t l = 0; l < kLanes; ++l) apart |= place[l] ^ (place[0] + l * a.bytes);
+  const bool together = a.mask == kAllLanes && apart == 0;
+  const bool reads = a.kind == Kind::kLoad || a.kind == Kind::kAsyncRead ||
+                     (a.kind == Kind::kAtomic && !launch_->traits(in.index).exchange);
+  if (reads && !(together && written::all(flags + place[0], uint64_t{a.bytes} * kLanes))) {
+    // Padding is copied with its neighbours: only an element of which nothing was written is a finding.
+    const uint32_t element = in.memory.total() == a.bytes ? in.memory.bytes : a.bytes;
+    each_lane(a.mask, [&](int l) {
+      uint8_t* const own = flags + place[l];
+      if (written::all(own, a.bytes)) return;
+      for (uint32_t at = 0; at < a.bytes; at += element) {
+        if (written::any(own + at, element)) continue;
+        reporter_.add(
+            {1, in.index, same},
+            [&] { return fmt::format("uninitialised|{}|{}", reporter_.site(in.index), same); },
+            [&] {
+              return fmt::format("{}: {} of {} bytes of uninitialised {}",
+                                 reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index),
+                                 a.kind == Kind::kAtomic ? "atomic access" : "read", element, describe(l, at));
+            });
+        return;
+      }
+    });
+  }
+  if (a.kind == Kind::kLoad || a.kind == Kind::kAsyncRead) return;
+  if (together) {
+    written::set(flags + place[0], uint64_t{a.bytes} * kLanes);
+  } else {
+    each_lane(a.mask, [&](int l) { written::set(flags + place[l], a.bytes); });
+  }
+}
+
+std::string Watcher::shared_place(uint64_t offset) const {
+  const std::string* name = nullptr;
+  uint64_t start = 0;
+  if (offset < grid_.program->shared_static_bytes) {
+    for (const auto& [variable, at] : grid_.program->shared_offsets) {
+      if (at <= offset && (name == nullptr || at > start)) {
+        name = &variable;
+        start = at;
+      }
+    }
+  } else {
+    start = grid_.program->shared_static_bytes;
+  }
+  const std::string what =
+      name != nullptr ? fmt::format("variable '{}'", *name) : std::string("dynamic shared memory");
+  return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - start, what);
+}
+
+void Watcher::local(Warp& warp, const Instruction& in, const Access& a) {
+  const uint64_t size = warp.program().local_bytes;
+  alignas(64) uint64_t place[kLanes];
+  for (uint64_t l = 0; l < kLanes; ++l) place[l] = (uint64_t{warp.index} * kLanes + l) * size + a.address[l];
+  initialisation(warp, in, a, block(*warp.cta).local_written.data(), place, ~uint64_t{0}, [&](int l, uint32_t at) {
+    return fmt::format("local memory at {:#x}", a.address[l] + at);
+  });
+}
+
+void Watcher::shared(Warp& warp, const Instruction& in, const Access& a, const Cta& owner) {
+  BlockShadow& target = block(owner);
+  IntervalId floor = target.first;
+  if (!target.in_cluster) {
+    const WarpShadow& w = shadow(warp);
+    floor = ~IntervalId{0};
+    for (const WarpShadow::View& v : w.views) {
+      if ((v.lanes & a.mask) != 0) floor = std::min(floor, v.clock.floor);
+    }
+  }
+  races(warp, in, a, {*target.shared, a.address, owner.shared, floor, target.in_cluster, nullptr, &owner});
+  // Bytes under way are a matter of their own.
+  if (a.kind == Access::Kind::kAsyncLand) return;
+  initialisation(warp, in, a, target.shared_written.data(), a.address, ~uint64_t{0} - 1,
+                 [&](int l, uint32_t at) { return shared_place(a.address[l] + at); });
+}
+
+void Watcher::cluster(Warp& warp, const Instruction& in, const Access& a) {
+  alignas(64) uint64_t offset[kLanes];
+  for (int l = 0; l < kLanes; ++l) offset[l] = a.address[l] & ((uint64_t{1} << kClusterRankShift) - 1);
+  const auto& blocks = warp.cta->cluster->blocks;
+  for (Mask left = a.mask; left != 0;) {
+    const uint64_t rank = a.address[std::countr_zero(left)] >> kClusterRankShift;
+    Mask same = 0;
+    for (int l = 0; l < kLanes; ++l) same |= Mask{a.address[l] >> kClusterRankShift == rank} << l;
+    same &= left;
+    left &= ~same;
+    const Cta& owner = *blocks[rank - 1];
+    if (owner.shadow == nullptr) continue;  // it has not begun
+    Access part = a;
+    part.space = Space::kShared;
+    part.mask = same;
+    part.address = offset;
+    shared(warp, in, part, owner);
+  }
+}
+
+void Watcher::global(Warp& warp, const Instruction& in, const Access& a) {
+  if (a.allocation != nullptr) {
+    global(warp, in, a, *a.allocation);
+    return;
+  }
+  const AddressSpace& memory = state_.machine->memory();
+  for (Mask left = a.mask; left != 0;) {
+    Allocation* allocation = memory.find(a.address[std::countr_zero(left)]);
+    Access part = a;
+    part.mask = 0;
+    each_lane(left, [&](int l) {
+      if (memory.find(a.address[l]) == allocation) part.mask |= Mask{1} << l;
+    });
+    left &= ~part.mask;
+    part.allocation = allocation;
+    if (allocation != nullptr) global(warp, in, part, *allocation);
+  }
+}
+
+void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocation& allocation) {
+  if (allocation.read_only) return;
+  // What the copy writes, it writes when it lands; nobody may tell before.
+  if (a.kind == Access::Kind::kAsyncIssue) return;
+  GlobalShadow& shadow = shadow_of(allocation);
+  alignas(64) uint64_t place[kLanes];
+  const uint64_t start = shadow.place(0);
+  for (int l = 0; l < kLanes; ++l) place[l] = a.address[l] + start;
+  races(warp, in, a,
+        {shadow.records, place, allocation.host - shadow.place(allocation.base), launch_->first, true, &allocation,
+         nullptr});
+  if (uint8_t* flags = shadow.written()) {
+    initialisation(warp, in, a, flags - shadow.place(allocation.base), place, allocation.sequence,
+                   [&](int l, uint32_t at) {
+                     return fmt::format("global memory at {:#x}, in {}", a.address[l] + at, allocation.describe());
+                   });
+  }
+}
+
+// --- races ------------------------------------------------------------------------------------------------------------
+
+void Watcher::acquire_from_records(Warp& warp, Mask lanes, const Tracked& memory, Order& order) {
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  const Record floor = Record{memory.floor} << record::kIdShift;
+  const Record* writers = memory.records.words().write;
+  Clock seen;
+  Mask from_warps = 0;
+  bool any = false;
+  each_lane(lanes, [&](int l) {
+    const Record r = writers[memory.place[l] / 4];
+    const Manner manner = record::manner(r);
+    if (r < floor || (manner != Manner::kSynchronising && manner != Manner::kFenced)) return;
+    const IntervalId id = record::id(r);
+    const Order::Whose whose = order.whose(id);
+    if (whose == Order::Whose::kFormerLaunch) return;
+    const uint32_t by = record::lane(r);
+    if (whose == Order::Whose::kOtherBlock) {
+      any = true;
+      seen.acquired = std::max(seen.acquired, id);
+    } else if (record::warp(r) != w.index) {
+      any = true;
+      from_warps |= Mask{1} << record::warp(r);
+    } else if (by != static_cast<uint32_t>(l) && id > w.known(l, by)) {
+      if (w.mutual.empty()) w.mutual.assign(kLanes * kLanes, 0);
+      IntervalId* own = w.mutual.data() + l * kLanes;
+      const IntervalId* others = w.mutual.data() + by * kLanes;
+      for (int about = 0; about < kLanes; ++about) own[about] = std::max(own[about], others[about]);
+      own[by] = std::max(own[by], id);
+    }
+  });
+  if (!any) return;
+  each_lane(from_warps, [&](int v) { seen.join(b.warps[static_cast<size_t>(v)].published); });
+  b.acquire(w, lanes, warp.alive(), seen);
+}
+
+namespace {
+
+class Races : public RaceCheck {
+ public:
+  template <class F, class G>
+  Races(Order& order, WarpShadow& warp, IntervalId id, IntervalId floor, uint32_t place, Manner manner, What what,
+        F on_race, G on_flight)
+      : RaceCheck(order, warp, id, floor, place, manner, what), on_race_(on_race), on_flight_(on_flight) {}
+
+ protected:
+  void race(int lane, uint64_t place, Record other, bool other_writes) override {
+    on_race_(lane, place, other, other_writes);
+  }
+  void under_way(int lane, uint64_t place, Record copy) override { on_flight_(lane, place, copy); }
+
+ private:
+  std::function<void(int, uint64_t, Record, bool)> on_race_;
+  std::function<void(int, uint64_t, Record)> on_flight_;
+};
+
+}  // namespace
+
+void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tracked& memory) {
+  using Kind = Access::Kind;
+  using What = RaceCheck::What;
+  BlockShadow& b = block(*warp.cta);
+  WarpShadow& w = shadow(warp);
+  Order order(b, w, state_.intervals, memory.across_blocks);
+  const bool stores = a.kind == Kind::kStore || a.kind == Kind::kAtomic;
+  const bool synchronising = a.synchronising && (stores || a.kind == Kind::kLoad);
+  if (synchronising) {
+    if (a.kind != Kind::kStore) acquire_from_records(warp, a.mask, memory, order);
+    if (stores) {
+      b.release(w, a.mask, warp.alive(), w.published);
+      if (memory.across_blocks) b.release_to_blocks(w, a.mask, warp.alive());
+    }
+  }
+  const bool optimistic = a.kind == Kind::kLoad && launch_->traits(in.index).optimistic;
+  Manner manner = Manner::kPlain;
+  if (synchronising || optimistic) {
+    manner = Manner::kSynchronising;
+  } else if (a.kind == Kind::kAsyncIssue) {
+    manner = Manner::kAsync;
+  } else if (a.kind == Kind::kStore && w.fenced) {
+    manner = Manner::kFenced;
+  }
+  const bool shared = memory.allocation == nullptr;
+  const What what = a.kind == Kind::kAsyncIssue                                ? What::kIssue
+                    : a.kind == Kind::kAsyncLand                               ? (shared ? What::kLand : What::kWrite)
+                    : stores                                                   ? What::kWrite
+                    : manner == Manner::kSynchronising && a.kind == Kind::kLoad ? What::kReadOnly
+                                                                               : What::kRead;
+  const bool writes = what != What::kRead && what != What::kReadOnly;
+  const auto place_text = [&](uint64_t place) {
+    if (shared) return shared_place(place);
+    const uint64_t address = memory.allocation->base & ~uint64_t{3};
+    return fmt::format("global memory at {:#x}, in {}", address + place, memory.allocation->describe());
+  };
+  const uint64_t same = shared ? 0 : memory.allocation->sequence;
+  const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes) {
+    const uint32_t there = record::place(other);
+    reporter_.add(
+        {2, uint64_t{std::min(in.index, there)} << 32 | std::max(in.index, there), same},
+        [&] {
+          const std::string x = reporter_.site(in.index), y = reporter_.site(there);
+          return fmt::format("race|{}|{}|{}", std::min(x, y), std::max(x, y), same);
+        },
+        [&] {
+          const char* own_verb = a.kind == Kind::kAtomic ? "atomic access" : writes ? "write" : "read";
+          const char* other_verb =
+              !other_writes ? "read" : record::manner(other) == Manner::kSynchronising ? "atomic or volatile write" : "write";
+          std::string by = "thread " + reporter_.thread(record::warp(other), record::lane(other));
+          std::string remedy = "no barrier between them";
+          if (order.whose(record::id(other)) == Order::Whose::kOtherBlock) {
+            by = "block " + reporter_.block(state_.intervals.owner(record::id(other)).block) + ", " + by;
+            remedy = "nothing orders the blocks";
+          } else if (record::warp(other) == w.index) {
+            remedy = "no __syncwarp between them";
+          }
+          return fmt::format("{}: race: {} of {} bytes of {} and {} by {} at {}: {}",
+                             reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), own_verb, a.bytes,
+                             place_text(place), other_verb, by, reporter_.where(there), remedy);
+        });
+  };
+  const auto on_flight = [&](int lane, uint64_t place, Record copy) {
+    const uint32_t there = record::place(copy);
+    reporter_.add(
+        {3, uint64_t{in.index} << 32 | there, same},
+        [&] { return fmt::format("in flight|{}|{}", reporter_.site(in.index), reporter_.site(there)); },
+        [&] {
+          return fmt::format(
+              "{}: {} of {} bytes of {}, to which thread {} has an asynchronous copy under way (issued at {}): the wait "
+              "for it is missing or too loose",
+              reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), writes ? "write" : "read", a.bytes,
+              place_text(place), reporter_.thread(record::warp(copy), record::lane(copy)), reporter_.where(there));
+        });
+  };
+  // A function object as a reference costs nothing to make; these are called for findings only.
+  Races check(order, w, b.interval(w), memory.floor, in.index, manner, what, std::ref(on_race), std::ref(on_flight));
+  check.run(memory.records, {a.mask, memory.place, a.bytes, a.kind == Kind::kStore ? a.value : nullptr, memory.memory});
+  if (what == What::kIssue) {
+    block(*memory.owner).in_flight += check.in_flight();
+  } else if (what == What::kLand) {
+    block(*memory.owner).in_flight -= check.in_flight();
+  }
+}
+
+}  // namespace ptxsim

@@ -1,0 +1,147 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "tools/ptxsim/check/block_shadow.h"
+#include "tools/ptxsim/check/checker.h"
+#include "tools/ptxsim/check/launch_shadow.h"
+#include "tools/ptxsim/check/races.h"
+
+namespace ptxsim {
+
+struct Checker::State {
+  State(Machine& the_machine, Findings& the_findings) : machine(&the_machine), findings(&the_findings) {}
+
+  Machine* machine;
+  Findings* findings;
+  Intervals intervals;
+
+  std::mutex mutex;  // of all that follows
+  uint32_t generation = 0;  // of interval numbers
+  std::unordered_map<const Grid*, std::pair<std::shared_ptr<LaunchShadow>, int>> launches;  // running; their workers
+  std::vector<std::unique_ptr<BlockShadow>> spare_blocks;
+
+  std::shared_ptr<LaunchShadow> launch_begins(Grid& grid);
+  void launch_ends(const Grid* grid);
+  std::unique_ptr<BlockShadow> take_block();
+  void give_block(std::unique_ptr<BlockShadow> block);
+  /// Made when first asked for.
+  GlobalShadow& shadow_of(Allocation& allocation);
+};
+
+/// Says where and what, and each thing once.
+class Reporter {
+ public:
+  Reporter(Findings& findings, const Grid& grid) : findings_(findings), grid_(grid) {}
+
+  /// "kernel, file.cu:12: st.global.u32 …: block (0, 0, 0), thread (3, 0, 0)".
+  std::string who(const Cta& cta, uint32_t warp, uint32_t lane, uint32_t place) const;
+  std::string thread(uint32_t warp, uint32_t lane) const;
+  std::string block(uint64_t linear) const;
+  /// "file.cu:12: st.global.u32 …", without the kernel.
+  std::string where(uint32_t place) const;
+  /// What stands for the instruction in keys: its line, for unrolled loops make many of one; else itself.
+  std::string site(uint32_t place) const;
+  const Program& program() const { return *grid_.program; }
+
+  /// `same`: three numbers that tell apart what may need different keys; key and text are made when they are new.
+  template <class Key, class Text>
+  void add(std::tuple<uint64_t, uint64_t, uint64_t> same, Key key, Text text) {
+    auto [at, fresh] = keys_.try_emplace(hash(same), Seen{same, {}});
+    if (fresh || at->second.same != same) {
+      at->second = {same, fmt::format("{}|{}", program().kernel, key())};
+      findings_.add(at->second.key, text());
+      return;
+    }
+    findings_.add(at->second.key, {});
+  }
+
+ private:
+  struct Seen {
+    std::tuple<uint64_t, uint64_t, uint64_t> same;
+    std::string key;
+  };
+  static uint64_t hash(const std::tuple<uint64_t, uint64_t, uint64_t>& t) {
+    uint64_t h = std::get<0>(t) * 0x9e3779b97f4a7c15;
+    h = (h ^ std::get<1>(t)) * 0xbf58476d1ce4e5b9;
+    return (h ^ std::get<2>(t)) * 0x94d049bb133111eb;
+  }
+
+  Findings& findings_;
+  const Grid& grid_;
+  std::unordered_map<uint64_t, Seen> keys_;
+};
+
+/// One worker's eyes on one launch.
+class Watcher : public Observer {
+ public:
+  Watcher(Checker::State& state, Grid& grid);
+  ~Watcher() override;
+
+  void begin_cta(Cta& cta) override;
+  void access(Warp& warp, const Instruction& in, const Access& access) override;
+  void warp_sync(Warp& warp, Mask lanes) override;
+  void barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) override;
+  void barrier_complete(Cta& cta, int barrier) override;
+  void barrier_leave(Warp& warp, Mask lanes, int barrier) override;
+  void barrier_diverged(Warp& warp, const Instruction& in, Mask here, Mask missing) override;
+  void lanes_exit(Warp& warp, Mask lanes) override;
+  void release(Warp& warp, Mask lanes, Space space, uint64_t object) override;
+  void acquire(Warp& warp, Mask lanes, Space space, uint64_t object) override;
+
+ private:
+  static BlockShadow& block(const Cta& cta) { return *static_cast<BlockShadow*>(cta.shadow.get()); }
+  static WarpShadow& shadow(const Warp& warp) { return block(*warp.cta).warps[warp.index]; }
+
+  // --- memory ---------------------------------------------------------------------------------------------------
+  void shared(Warp& warp, const Instruction& in, const Access& access, const Cta& owner);
+  void cluster(Warp& warp, const Instruction& in, const Access& access);
+  void global(Warp& warp, const Instruction& in, const Access& access);
+  void global(Warp& warp, const Instruction& in, const Access& access, Allocation& allocation);
+  void local(Warp& warp, const Instruction& in, const Access& access);
+
+  /// Reads of bytes that nobody wrote; then what the access writes. `flags`: of place 0 of each lane's `place`.
+  /// `describe`: of the memory, given a lane.
+  template <class Describe>
+  void initialisation(Warp& warp, const Instruction& in, const Access& access, uint8_t* flags, const uint64_t* place,
+                      uint64_t same, Describe describe);
+  struct Tracked {
+    AccessRecords& records;
+    const uint64_t* place;
+    const std::byte* memory;
+    IntervalId floor;
+    bool across_blocks;
+    const Allocation* allocation;  // null for shared memory
+    const Cta* owner;              // of shared memory
+  };
+  void races(Warp& warp, const Instruction& in, const Access& access, const Tracked& memory);
+  void acquire_from_records(Warp& warp, Mask lanes, const Tracked& memory, Order& order);
+  std::string shared_place(uint64_t offset) const;
+
+  GlobalShadow& shadow_of(Allocation& allocation) {
+    Cached& c = cache_[allocation.sequence % cache_.size()];
+    if (c.allocation != &allocation) c = {&allocation, &state_.shadow_of(allocation)};
+    return *c.shadow;
+  }
+
+  // --- divergence -----------------------------------------------------------------------------------------------
+  void note_store(Warp& warp, const Instruction& in, Mask lanes);
+
+  struct Cached {
+    const Allocation* allocation = nullptr;
+    GlobalShadow* shadow = nullptr;
+  };
+
+  Checker::State& state_;
+  Grid& grid_;
+  std::shared_ptr<LaunchShadow> launch_;
+  Reporter reporter_;
+  std::array<Cached, 64> cache_;
+};
+
+}  // namespace ptxsim
