@@ -3,7 +3,7 @@
 set -euo pipefail
 # oneDNN's CMake files ask for OpenCL's, though nothing here uses a GPU through it.
 packages=(cmake ninja-build g++ pkg-config libdnnl-dev ocl-icd-opencl-dev libhwy-dev nlohmann-json3-dev libcli11-dev
-          libfmt-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libgtest-dev libgmock-dev libbenchmark-dev)
+          libfmt-dev libzstd-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libgtest-dev libgmock-dev libbenchmark-dev)
 missing=()
 for package in "${packages[@]}"; do
   [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
