@@ -517,7 +517,10 @@ void round_to_integral(Warp& w, const Instruction& in, Mask m) {
   const T smallest = std::bit_cast<T>(static_cast<Bits>(in.immediate));
   for_lanes(w.lanes<T>(in.slots[0]), m, [=](int l) {
     const T x = std::fabs(a[l]) < smallest ? std::copysign(T{0}, a[l]) : a[l];
-    return integral<kHow>(x);
+    const T rounded = integral<kHow>(x);
+    // f32's results have but one NaN; f64's keep what theirs says.
+    if constexpr (sizeof(T) == 4) return x == x ? rounded : std::bit_cast<float>(F32::kNan);
+    return rounded;
   });
 }
 

@@ -125,6 +125,9 @@ void lower_packing(Lowering& l, bool packs) {
 /// Instructions that the warp has executed, as a clock: what takes longer counts more, and every run the same.
 constexpr uint64_t kCyclesPerInstruction = 4;
 
+/// Makes the scheduler look, which brings Warp::executed up to date for the instruction that follows.
+void update_clock(Warp& w, const Instruction&, Mask) { w.switch_pc = 0; }
+
 /// slots: d. immediate: the bit from which on.
 template <class D>
 void clock(Warp& w, const Instruction& in, Mask m) {
@@ -146,19 +149,24 @@ void lower_special(Lowering& l, const std::string& name, uint32_t bits) {
     std::string_view name;
     uint64_t shift;
     uint32_t bits;
+    bool counts;
     Handler narrow, wide;
   };
   static constexpr Timer kTimers[] = {
-      {"clock", 0, 32, clock<uint32_t>, clock<uint64_t>},
-      {"clock_hi", 32, 32, clock<uint32_t>, clock<uint64_t>},
-      {"clock64", 0, 64, clock<uint32_t>, clock<uint64_t>},
-      {"globaltimer", 0, 64, global_timer<uint32_t>, global_timer<uint64_t>},
-      {"globaltimer_lo", 0, 32, global_timer<uint32_t>, global_timer<uint64_t>},
-      {"globaltimer_hi", 32, 32, global_timer<uint32_t>, global_timer<uint64_t>},
+      {"clock", 0, 32, true, clock<uint32_t>, clock<uint64_t>},
+      {"clock_hi", 32, 32, true, clock<uint32_t>, clock<uint64_t>},
+      {"clock64", 0, 64, true, clock<uint32_t>, clock<uint64_t>},
+      {"globaltimer", 0, 64, false, global_timer<uint32_t>, global_timer<uint64_t>},
+      {"globaltimer_lo", 0, 32, false, global_timer<uint32_t>, global_timer<uint64_t>},
+      {"globaltimer_hi", 32, 32, false, global_timer<uint32_t>, global_timer<uint64_t>},
   };
   for (const Timer& t : kTimers) {
     if (t.name != name) continue;
     if (bits != t.bits) l.fail("%{} has {} bits, {} wanted", name, t.bits, bits);
+    if (t.counts) {
+      l.emit(update_clock, {});
+      l.hide();
+    }
     l.emit(bits == 64 ? t.wide : t.narrow, {l.write(0, bits)}).immediate = t.shift;
     return;
   }
