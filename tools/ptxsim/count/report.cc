@@ -115,7 +115,7 @@ void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
 }
 
 nlohmann::ordered_json traffic_json(const TrafficCounts& traffic) {
-  nlohmann::ordered_json j;
+  nlohmann::ordered_json j = nlohmann::ordered_json::object();  // also for a kernel that touches no memory
   for (size_t t = 0; t < kTraffics.size(); ++t) {
     const MemoryCounts& m = traffic[t];
     if (m.requests == 0) continue;
