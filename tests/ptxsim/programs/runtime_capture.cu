@@ -180,6 +180,15 @@ void what_ends_a_capture() {
   }).join();
   s.end(cudaErrorStreamCaptureInvalidated);
 
+  s.begin();  // but not to one that looks after itself alone
+  std::thread([&] {
+    cudaStreamCaptureMode own = cudaStreamCaptureModeThreadLocal;
+    EXPECT_OK(cudaThreadExchangeStreamCaptureMode(&own));
+    EXPECT_OK(cudaMalloc(&pointer, 4));
+    EXPECT_OK(cudaFree(pointer));
+  }).join();
+  s.end(cudaSuccess);
+
   s.begin(cudaStreamCaptureModeThreadLocal);
   std::thread([&] {
     EXPECT_OK(cudaMalloc(&pointer, 4));

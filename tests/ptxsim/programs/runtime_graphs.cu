@@ -1,9 +1,12 @@
 // Graphs made node by node: every kind of node, their order, what can be asked and changed, memory nodes.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "tests/ptxsim/programs/expect.h"
 
@@ -390,6 +393,52 @@ void memory_nodes() {
   EXPECT_OK(cudaGraphDestroy(graph));
 }
 
+struct Calls {
+  std::atomic<int> inner{0}, running{0}, most{0};
+  int seen = -1;
+};
+
+void sleep_and_count(void* data) {
+  auto* calls = static_cast<Calls*>(data);
+  calls->most = std::max<int>(calls->most, ++calls->running);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  --calls->running;
+  ++calls->inner;
+}
+
+/// What follows a child graph follows all of it; and two launches of an executable graph, be it in streams that know
+/// nothing of each other, come one after the other.
+void order_of_children_and_launches() {
+  Calls calls;
+  cudaGraph_t child, graph;
+  cudaGraphNode_t inner, nested, after;
+  EXPECT_OK(cudaGraphCreate(&child, 0));
+  EXPECT_OK(cudaGraphCreate(&graph, 0));
+  const cudaHostNodeParams slow{sleep_and_count, &calls};
+  EXPECT_OK(cudaGraphAddHostNode(&inner, child, nullptr, 0, &slow));
+  EXPECT_OK(cudaGraphAddChildGraphNode(&nested, graph, nullptr, 0, child));
+  const cudaHostNodeParams look{[](void* data) { static_cast<Calls*>(data)->seen = static_cast<Calls*>(data)->inner; },
+                                &calls};
+  EXPECT_OK(cudaGraphAddHostNode(&after, graph, &nested, 1, &look));
+  cudaGraphExec_t exec = instantiate(graph);
+  run(exec);
+  EXPECT(calls.seen == 1);
+
+  cudaStream_t a, b;
+  EXPECT_OK(cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking));
+  EXPECT_OK(cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking));
+  EXPECT_OK(cudaGraphLaunch(exec, a));
+  EXPECT_OK(cudaGraphLaunch(exec, b));
+  EXPECT_OK(cudaStreamSynchronize(b));
+  EXPECT_OK(cudaStreamSynchronize(a));
+  EXPECT(calls.inner == 3 && calls.seen == 3 && calls.most == 1);
+  EXPECT_OK(cudaStreamDestroy(a));
+  EXPECT_OK(cudaStreamDestroy(b));
+  EXPECT_OK(cudaGraphExecDestroy(exec));
+  EXPECT_OK(cudaGraphDestroy(graph));
+  EXPECT_OK(cudaGraphDestroy(child));
+}
+
 void user_objects() {
   std::atomic<int> destroyed{0};
   cudaUserObject_t object;
@@ -412,6 +461,7 @@ int main() {
   edges_with_data();
   update();
   memory_nodes();
+  order_of_children_and_launches();
   user_objects();
   return 0;
 }

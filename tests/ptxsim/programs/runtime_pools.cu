@@ -62,6 +62,11 @@ int main() {
   EXPECT(attribute(pool, cudaMemPoolAttrReservedMemCurrent) == threshold);
   EXPECT_OK(cudaMemGetInfo(&after, &total));
   EXPECT(before - after == threshold);
+  EXPECT_OK(cudaMallocAsync(&a, 40 << 20, stream));
+  EXPECT_OK(cudaMemPoolTrimTo(pool, 0));
+  EXPECT(attribute(pool, cudaMemPoolAttrReservedMemCurrent) >= 40 << 20);  // what is in use stays
+  EXPECT_OK(cudaFreeAsync(a, stream));
+  EXPECT_OK(cudaStreamSynchronize(stream));
   EXPECT_OK(cudaMemPoolTrimTo(pool, 0));
   EXPECT_OK(cudaMemGetInfo(&after, &total));
   EXPECT(before == after);
