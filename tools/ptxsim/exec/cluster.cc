@@ -16,15 +16,16 @@ Cluster::Cluster(Grid& grid, uint64_t index) {
 }
 
 bool Cluster::step(Worker& worker) {
-  bool alive = false, spinning = false;
+  bool alive = false, spinning = false, awaits = false;
   progressed_ = false;
   Cta* stuck = nullptr;
   for (const auto& block : blocks) {
     if (block->done()) continue;
     if (block->step(worker)) {
       alive = true;
+      awaits = awaits || block->awaits();
       if (block->stuck()) {
-        stuck = block.get();
+        if (stuck == nullptr || block->awaits()) stuck = block.get();
       } else if (!block->progressed()) {
         spinning = true;
       }
@@ -32,7 +33,9 @@ bool Cluster::step(Worker& worker) {
     progressed_ = progressed_ || block->progressed();
     if (block->grid.stopped.load(std::memory_order_relaxed)) return false;
   }
-  if (alive && !progressed_ && !spinning && stuck != nullptr) {
+  if (!alive || progressed_ || spinning || stuck == nullptr) {
+    idle_rounds_ = 0;
+  } else if (!awaits || ++idle_rounds_ > kPatience) {
     stuck->fail_stuck();
     return false;
   }

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "tools/ptxsim/exec/mbarrier.h"
+
 namespace ptxsim {
 
 void Grid::fail(Status status, std::string message) {
@@ -148,6 +150,7 @@ bool Cta::step(Worker& the_worker, uint64_t budget) {
   bool alive = false;
   progressed_ = false;
   bool waits_on_memory = false;
+  awaits_ = false;
   for (size_t i = 0; i < warps.size(); ++i) {
     Warp& warp = warps[(first + i) % warps.size()];
     if (warp.alive() == 0) continue;
@@ -158,7 +161,9 @@ bool Cta::step(Worker& the_worker, uint64_t budget) {
       warp.observer2 = worker->observers.size() > 1 ? worker->observers[1].get() : nullptr;
       warp.run(adversarial ? 1 + worker->random() % 64 : budget);
       if (grid.stopped.load(std::memory_order_relaxed)) return false;
-      if (warp.spinning()) {
+      if (warp.spinning() && warp.awaited().instruction != nullptr) {
+        awaits_ = true;
+      } else if (warp.spinning()) {
         waits_on_memory = true;
       } else {
         progressed_ = true;
@@ -166,7 +171,7 @@ bool Cta::step(Worker& the_worker, uint64_t budget) {
     }
     alive = alive || warp.alive() != 0;
   }
-  // Every warp was found waiting for others: nothing in the block can change that.
+  // Every warp was found waiting for others of the block or cluster: nothing in the block can change that.
   stuck_ = alive && !progressed_ && !waits_on_memory;
   if (!alive) {
     done_ = true;
@@ -176,6 +181,18 @@ bool Cta::step(Worker& the_worker, uint64_t budget) {
 }
 
 void Cta::fail_stuck() {
+  for (const Warp& warp : warps) {
+    const Warp::Awaited& awaited = warp.awaited();
+    if (warp.alive() == 0 || awaited.instruction == nullptr) continue;
+    const auto t = warp.thread_of(awaited.lane);
+    grid.fail(
+        Status::kDeadlock,
+        fmt::format("{}: {}, thread ({}, {}, {}): deadlock: {}", grid.program->place(awaited.instruction->index),
+                    describe(), t[0], t[1], t[2],
+                    awaited.mbarrier != nullptr ? describe_mbarrier(awaited.address, awaited.mbarrier)
+                                                : std::string("waits for warps of its warpgroup that never come")));
+    return;
+  }
   for (const Warp& warp : warps) {
     for (const Group& g : const_cast<Warp&>(warp).groups()) {
       const uint32_t pc = g.state == Group::State::kConverge ? g.pc : g.wait_pc;

@@ -39,9 +39,9 @@ struct Grid {
 /// One operating-system thread that executes blocks.
 struct Worker {
   int index = 0;
-  std::mt19937_64 random;                            // of the adversarial schedule
+  std::mt19937_64 random;                              // of the adversarial schedule
   std::vector<uint64_t> executed, threads, divergent;  // per instruction index: warps, lanes, branches that parted
-  std::vector<std::unique_ptr<Observer>> observers;  // at most two
+  std::vector<std::unique_ptr<Observer>> observers;    // at most two
 };
 
 /// A thread block: its memory, its warps, its barriers. Moves between workers, but is in the hands of one at a time.
@@ -68,8 +68,10 @@ class Cta {
   /// Whether the last step did anything but look at memory that others must change.
   bool progressed() const { return progressed_; }
   bool done() const { return done_; }
-  /// Whether every lane waits for others of the block; in a cluster or grid, somebody outside may still help.
+  /// Whether every lane waits for others of the block or cluster; in a cluster, another block may still help.
   bool stuck() const { return stuck_; }
+  /// Whether a warp looked at an mbarrier in the last step, and found that it has to wait.
+  bool awaits() const { return awaits_; }
   void fail_stuck();  ///< ends the launch with a message that says who waits where
 
   struct Barrier {
@@ -86,6 +88,21 @@ class Cta {
   /// Of the barrier's running phase, and of its last, which those that waited read before they can end the next.
   Reduction reductions[16], reduced[16];
   void arrive(Warp& warp, Mask lanes, int id, uint32_t threads, bool waits);
+
+  /// A bulk copy to this block's shared memory: read when issued, landed when somebody looks at its mbarrier.
+  struct BulkCopy {
+    uint32_t mbarrier;  // offset
+    uint32_t bytes;     // by which the mbarrier learns of it
+    const Instruction* instruction;
+    uint32_t first;  // offset of the image in shared memory
+    std::vector<std::byte> image;
+    struct Piece {
+      uint32_t offset, bytes;
+    };
+    std::vector<Piece> pieces;  // what of the image is written
+  };
+  std::vector<std::unique_ptr<BulkCopy>> bulk_copies;
+
   void lanes_exited(Warp& warp);
   uint32_t alive_threads() const;
   void complete_if_full(int id);
@@ -96,6 +113,7 @@ class Cta {
   bool started_ = false;
   bool progressed_ = true;
   bool stuck_ = false;
+  bool awaits_ = false;
   bool done_ = false;
   size_t memory_bytes_ = 0;  // of `shared` and all that lies behind it
 };
@@ -118,6 +136,9 @@ class Cluster {
 
  private:
   void complete_if_full(Warp& last);
+  // Rounds in which all only looked at mbarriers: whoever counts its attempts goes on before this.
+  static constexpr uint32_t kPatience = 1 << 16;
+  uint32_t idle_rounds_ = 0;
   uint32_t arrived_ = 0;  // threads, all alive, in the barrier's phase
   bool progressed_ = true;
 };

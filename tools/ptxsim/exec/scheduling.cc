@@ -379,6 +379,7 @@ void Warp::loop(uint64_t& budget) {
 bool Warp::run(uint64_t budget) {
   spinning_ = false;
   blocked_ = false;
+  awaited_ = {};
   if (!pick()) {
     blocked_ = true;
     return !groups_.empty();

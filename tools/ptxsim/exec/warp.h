@@ -171,7 +171,20 @@ class Warp {
     if (++spins_ > kSpins) yield();
   }
   void yield();
-  bool blocked() const { return blocked_; }  // every lane waits for others
+  /// The same at once, for a wait that only others of the cluster can end: for an mbarrier's phase, or for the other
+  /// warps of a warpgroup (no mbarrier then).
+  struct Awaited {
+    const Instruction* instruction = nullptr;
+    int lane = 0;
+    uint64_t address = 0;
+    const std::byte* mbarrier = nullptr;
+  };
+  void await(const Awaited& awaited) {
+    awaited_ = awaited;
+    yield();
+  }
+  const Awaited& awaited() const { return awaited_; }  // what ended the last turn; without an instruction none
+  bool blocked() const { return blocked_; }            // every lane waits for others
 
   // --- barrier.cluster ------------------------------------------------------------------------------------------
   Mask cluster_arrived = 0;  // lanes that have arrived in the cluster's phase, which is not complete
@@ -184,6 +197,9 @@ class Warp {
   // --- cp.async -------------------------------------------------------------------------------------------------
   std::vector<std::unique_ptr<PendingCopy>> pending_copies;
   uint32_t commits[kLanes] = {};  // groups committed by each lane
+
+  // --- wgmma ----------------------------------------------------------------------------------------------------
+  uint64_t wgmma_commits = 0;  // groups committed by the warp
 
   std::array<uint32_t, 3> thread_of(int lane) const;  // threadIdx
 
@@ -219,6 +235,7 @@ class Warp {
   uint32_t turn_ = 0;
   bool spinning_ = false;
   bool blocked_ = false;
+  Awaited awaited_;
   std::byte* frames_ = nullptr;  // start of the warp's frames
   friend class Cta;
 };
