@@ -152,33 +152,16 @@ void product_b1(Warp& w, const Instruction& in, Mask m) {
   for (int i = 0; i < 2 * groups; ++i) std::copy_n(sums[i], kLanes, w.lanes<uint32_t>(d[i]));
 }
 
-template <class A, class B>
-Handler product_of(uint32_t groups) {
-  return groups == 1 ? product<A, B, 1> : product<A, B, 2>;
+Handler handler_of(const Lowering& l, const TiledProduct& p) {
+  if (p.a == DataType::kF64 && p.b == DataType::kF64) return product_f64;
+  if (p.a == DataType::kB1 && p.b == DataType::kB1) return product_b1;
+  const Handler handler = for_formats(
+      p.a, p.b, [&]<class A, class B>() -> Handler { return p.groups == 1 ? product<A, B, 1> : product<A, B, 2>; });
+  if (handler == nullptr) l.unknown();
+  return handler;
 }
 
-Handler handler_of(const Lowering& l, const TiledProduct& p) {
-  using T = DataType;
-  const auto are = [&](T a, T b) { return p.a == a && p.b == b; };
-  if (are(T::kF16, T::kF16)) return product_of<F16Elements, F16Elements>(p.groups);
-  if (are(T::kBf16, T::kBf16)) return product_of<Bf16Elements, Bf16Elements>(p.groups);
-  if (are(T::kTf32, T::kTf32)) return product_of<Tf32Elements, Tf32Elements>(p.groups);
-  if (are(T::kE4m3, T::kE4m3)) return product_of<E4m3Elements, E4m3Elements>(p.groups);
-  if (are(T::kE5m2, T::kE5m2)) return product_of<E5m2Elements, E5m2Elements>(p.groups);
-  if (are(T::kE4m3, T::kE5m2)) return product_of<E4m3Elements, E5m2Elements>(p.groups);
-  if (are(T::kE5m2, T::kE4m3)) return product_of<E5m2Elements, E4m3Elements>(p.groups);
-  if (are(T::kS8, T::kS8)) return product_of<S8Elements, S8Elements>(p.groups);
-  if (are(T::kU8, T::kU8)) return product_of<U8Elements, U8Elements>(p.groups);
-  if (are(T::kS8, T::kU8)) return product_of<S8Elements, U8Elements>(p.groups);
-  if (are(T::kU8, T::kS8)) return product_of<U8Elements, S8Elements>(p.groups);
-  if (are(T::kS4, T::kS4)) return product_of<S4Elements, S4Elements>(p.groups);
-  if (are(T::kU4, T::kU4)) return product_of<U4Elements, U4Elements>(p.groups);
-  if (are(T::kS4, T::kU4)) return product_of<S4Elements, U4Elements>(p.groups);
-  if (are(T::kU4, T::kS4)) return product_of<U4Elements, S4Elements>(p.groups);
-  if (are(T::kF64, T::kF64)) return product_f64;
-  if (are(T::kB1, T::kB1)) return product_b1;
-  l.unknown();
-}
+}  // namespace
 
 Accumulator accumulator_of(const Lowering& l, DataType type) {
   switch (type) {
@@ -194,7 +177,6 @@ Accumulator accumulator_of(const Lowering& l, DataType type) {
   }
 }
 
-/// Which accumulators go with elements of a type.
 bool fits(DataType element, DataType accumulator) {
   switch (element) {
     case DataType::kF16:
@@ -210,8 +192,6 @@ bool fits(DataType element, DataType accumulator) {
       return accumulator == DataType::kS32;
   }
 }
-
-}  // namespace
 
 void lower_tiled_product(Lowering& l, const TiledProduct& p) {
   const Handler handler = handler_of(l, p);
