@@ -142,6 +142,7 @@ void pass_signals_on() {
 
 [[noreturn]] void execute(const std::vector<std::string>& program, const std::filesystem::path& file) {
   std::vector<char*> arguments;
+  arguments.reserve(program.size() + 1);
   for (const std::string& argument : program) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   execv(file.c_str(), arguments.data());
@@ -252,4 +253,10 @@ int main_of(int count, char** arguments) {
 }  // namespace
 }  // namespace ptxsim
 
-int main(int count, char** arguments) { return ptxsim::main_of(count, arguments); }
+int main(int count, char** arguments) {
+  try {
+    return ptxsim::main_of(count, arguments);
+  } catch (...) {  // stderr is gone
+    return ptxsim::kWrongUse;
+  }
+}

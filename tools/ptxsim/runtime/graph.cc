@@ -134,7 +134,7 @@ AllocateOperation allocate_operation(Parameters& p, Runtime& runtime) {
   operation.access.assign(p.accessDescs, p.accessDescs + p.accessDescCount);
   operation.allocation = runtime.memory().reserve(MemoryKind::kPool, p.bytesize);
   require(operation.allocation != nullptr, cudaErrorMemoryAllocation);
-  p.dptr = reinterpret_cast<void*>(operation.allocation->base);
+  p.dptr = pointer_to(operation.allocation->base);
   operation.parameters = {p.poolProps, nullptr, p.accessDescCount, p.bytesize, p.dptr};
   return operation;
 }
@@ -814,8 +814,12 @@ cudaError_t cudaGraphMemsetNodeGetParams(cudaGraphNode_t node, cudaMemsetParams*
     require(parameters != nullptr);
     const Lock lock(runtime.order_mutex);
     const auto& fill = content<FillOperation>(node, runtime);
-    *parameters = {reinterpret_cast<void*>(fill.to.address), fill.to.pitch,     fill.value, fill.element_bytes,
-                   fill.extent.width / fill.element_bytes,   fill.extent.height};
+    *parameters = {pointer_to(fill.to.address),
+                   fill.to.pitch,
+                   fill.value,
+                   fill.element_bytes,
+                   fill.extent.width / fill.element_bytes,
+                   fill.extent.height};
   });
 }
 
@@ -888,7 +892,7 @@ cudaError_t cudaGraphMemFreeNodeGetParams(cudaGraphNode_t node, void* pointer) {
   return call("cudaGraphMemFreeNodeGetParams", [&](Runtime& runtime) {
     require(pointer != nullptr);
     const Lock lock(runtime.order_mutex);
-    *static_cast<void**>(pointer) = reinterpret_cast<void*>(content<FreeOperation>(node, runtime).address);
+    *static_cast<void**>(pointer) = pointer_to(content<FreeOperation>(node, runtime).address);
   });
 }
 

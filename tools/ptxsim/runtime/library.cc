@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "tools/ptxsim/runtime/memory.h"
 #include "tools/ptxsim/runtime/runtime.h"
 
 namespace ptxsim::runtime {
@@ -52,7 +53,7 @@ cudaError_t give_variable(const char* name, void** pointer, size_t* bytes, cudaL
     require(variable != nullptr && (pointer != nullptr || bytes != nullptr));
     const Allocation* allocation = find_library(library, runtime)->load(runtime).variable(variable);
     require(allocation != nullptr && (!managed || allocation->kind == MemoryKind::kManaged), cudaErrorSymbolNotFound);
-    if (pointer != nullptr) *pointer = reinterpret_cast<void*>(allocation->base);
+    if (pointer != nullptr) *pointer = pointer_to(allocation->base);
     if (bytes != nullptr) *bytes = allocation->bytes;
   });
 }

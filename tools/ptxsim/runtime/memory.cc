@@ -13,8 +13,6 @@ namespace {
 
 constexpr size_t kPitchUnit = 512;
 
-void* pointer_to(uint64_t address) { return reinterpret_cast<void*>(address); }
-
 /// The module's allocation behind a symbol.
 Allocation& symbol_allocation(const void* symbol, Runtime& runtime) {
   if (const Variable* variable = runtime.registry.variable(symbol)) {
@@ -81,19 +79,19 @@ FillOperation fill(void* to, size_t pitch, int value, const Extent& extent, size
   return result;
 }
 
-void fill_async(FillOperation operation, cudaStream_t handle, Runtime& runtime) {
+void fill_async(const FillOperation& operation, cudaStream_t handle, Runtime& runtime) {
   const auto stream = runtime.stream(handle);
   if (operation.extent.empty()) return;
-  runtime.enqueue(*stream, std::move(operation));
+  runtime.enqueue(*stream, operation);
 }
 
 /// Of the synchronous forms only those on host memory wait.
-void fill_now(FillOperation operation, Runtime& runtime) {
+void fill_now(const FillOperation& operation, Runtime& runtime) {
   const auto stream = runtime.stream(nullptr);
   if (stream->capture != nullptr) runtime.forbid_while_capturing(*stream);
   if (operation.extent.empty()) return;
   const bool wait = !place_of(operation.to.address, operation.extent.span(operation.to), runtime).device_only();
-  const TaskPointer task = runtime.enqueue(*stream, std::move(operation));
+  const TaskPointer task = runtime.enqueue(*stream, operation);
   if (wait) runtime.synchronise(task);
 }
 
@@ -279,12 +277,12 @@ CopyOperation copy_from_symbol(const char* call, void* to, const void* symbol, s
 
 CopyOperation copy_3d(const char* call, const cudaMemcpy3DParms* parameters, Runtime& runtime) {
   require(parameters != nullptr);
-  const auto& [from_array, from_position, from, to_array, to_position, to, extent, kind] = *parameters;
-  require((from_array == nullptr) != (from.ptr == nullptr) && (to_array == nullptr) != (to.ptr == nullptr));
-  return checked({box_of(call, to_array, to, to_position, extent),
-                  box_of(call, from_array, from, from_position, extent),
-                  {extent.width, extent.height, extent.depth},
-                  kind,
+  const cudaMemcpy3DParms& p = *parameters;
+  require((p.srcArray == nullptr) != (p.srcPtr.ptr == nullptr) && (p.dstArray == nullptr) != (p.dstPtr.ptr == nullptr));
+  return checked({box_of(call, p.dstArray, p.dstPtr, p.dstPos, p.extent),
+                  box_of(call, p.srcArray, p.srcPtr, p.srcPos, p.extent),
+                  {p.extent.width, p.extent.height, p.extent.depth},
+                  p.kind,
                   call,
                   nullptr},
                  runtime);

@@ -10,7 +10,10 @@ namespace ptxsim::runtime {
 
 class Runtime;
 
+/// Addresses of the device are numbers to the simulator and pointers to the program.
 inline uint64_t address_of(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+// NOLINTNEXTLINE(performance-no-int-to-ptr)
+inline void* pointer_to(uint64_t address) { return reinterpret_cast<void*>(address); }
 
 /// Copies as streams and graphs take them; checked.
 CopyOperation copy_1d(const char* call, void* to, const void* from, size_t bytes, cudaMemcpyKind kind,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tools/ptxsim/runtime/call.h"
+#include "tools/ptxsim/runtime/memory.h"
 #include "tools/ptxsim/runtime/pool.h"
 #include "tools/ptxsim/runtime/runtime.h"
 
@@ -17,7 +18,7 @@ bool in_device_memory(const Allocation& allocation) {
 
 /// Where the simulator finds the byte at a device or host address.
 std::byte* resolve(uint64_t address, const Allocation* allocation) {
-  return allocation == nullptr ? reinterpret_cast<std::byte*>(address)
+  return allocation == nullptr ? static_cast<std::byte*>(pointer_to(address))
                                : allocation->host + (address - allocation->base);
 }
 

@@ -26,7 +26,7 @@ bool on_device(const cudaMemPoolProps& properties) {
 }
 
 std::shared_ptr<Pool> find_pool(cudaMemPool_t handle, Runtime& runtime) {
-  const auto default_pool = runtime.default_pool();
+  auto default_pool = runtime.default_pool();
   if (reinterpret_cast<Pool*>(handle) == default_pool.get()) return default_pool;
   std::shared_ptr<Pool> pool = runtime.pools.find(handle);
   require(pool != nullptr);
@@ -47,7 +47,7 @@ void* capture_allocation(size_t bytes, Stream& stream, Runtime& runtime) {
   require(operation.allocation != nullptr, cudaErrorMemoryAllocation);
   operation.parameters.poolProps = device_properties();
   operation.parameters.bytesize = bytes;
-  operation.parameters.dptr = reinterpret_cast<void*>(operation.allocation->base);
+  operation.parameters.dptr = pointer_to(operation.allocation->base);
   void* result = operation.parameters.dptr;
   runtime.enqueue(stream, std::move(operation));
   return result;
@@ -81,7 +81,7 @@ void allocate(void** result, size_t bytes, const std::shared_ptr<Pool>& pool, cu
   runtime.change_notes(allocation, [&](Runtime::Notes& notes) { notes.pool = pool; });
   // The memory is there at once; in the stream it has its place all the same.
   runtime.enqueue(*stream, EmptyOperation{});
-  *result = reinterpret_cast<void*>(allocation->base);
+  *result = pointer_to(allocation->base);
 }
 
 cudaError_t give_current(const char* name, cudaMemPool_t* pool, const cudaMemLocation* location,

@@ -10,6 +10,7 @@
 #include "tools/ptxsim/binary/fatbin.h"
 #include "tools/ptxsim/runtime/call.h"
 #include "tools/ptxsim/runtime/launch.h"
+#include "tools/ptxsim/runtime/memory.h"
 #include "tools/ptxsim/runtime/runtime.h"
 
 namespace ptxsim::runtime {
@@ -61,7 +62,7 @@ LoadedModule& Code::load(Runtime& runtime) {
     }
     for (const Variable* variable : managed) {
       const Allocation* allocation = module_->variable(variable->name);
-      if (allocation != nullptr) *variable->managed_pointer = reinterpret_cast<void*>(allocation->base);
+      if (allocation != nullptr) *variable->managed_pointer = pointer_to(allocation->base);
     }
   }
   return *module_;
@@ -158,6 +159,7 @@ Code* code_of(void** handle) { return reinterpret_cast<Code*>(handle); }
 }  // namespace
 
 // What nvcc generates calls of, before main() and around each launch. The handle of a fat binary is a pointer to Code.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 #pragma GCC visibility push(default)
 extern "C" {
 
@@ -230,6 +232,8 @@ cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t kernel, dim3 grid, dim3 block, 
   const PerThreadDefaultStream own;
   return cudaLaunchKernel(kernel, grid, block, arguments, shared, stream);
 }
+
+// NOLINTEND(bugprone-reserved-identifier)
 
 cudaError_t cudaGetKernel(cudaKernel_t* kernel, const void* entry) {
   return call("cudaGetKernel", [&](Runtime& runtime) {
