@@ -74,7 +74,8 @@ namespace {
 /// which the others wait for get their turn, up to as many as would be resident on the device.
 class Dispatch {
  public:
-  Dispatch(Grid& grid, uint64_t clusters, uint64_t resident) : grid_(grid), clusters_(clusters), resident_(resident) {}
+  Dispatch(Grid& grid, uint64_t clusters, uint64_t resident)
+      : grid_(grid), clusters_(clusters), resident_(resident), adversarial_(grid.machine->options().adversarial) {}
 
   void work(Worker& worker) {
     while (!grid_.stopped.load(std::memory_order_relaxed)) {
@@ -90,7 +91,8 @@ class Dispatch {
       while ((alive = cluster->step(worker))) {
         if (grid_.stopped.load(std::memory_order_relaxed)) break;
         idle = cluster->progressed() ? 0 : idle + 1;
-        if (idle > kIdleRounds) {
+        // The adversarial schedule stops warps before they have said that they only spin.
+        if (idle > kIdleRounds || (adversarial_ && worker.random() % kTurns == 0)) {
           if (others_wait()) break;
           std::this_thread::yield();
         }
@@ -105,7 +107,7 @@ class Dispatch {
   }
 
  private:
-  static constexpr int kIdleRounds = 4;
+  static constexpr int kIdleRounds = 4, kTurns = 16;
 
   std::unique_ptr<Cluster> take() {
     uint64_t index = 0;
@@ -138,6 +140,7 @@ class Dispatch {
 
   Grid& grid_;
   uint64_t clusters_, resident_;
+  bool adversarial_;
   std::mutex mutex_;
   uint64_t next_ = 0, open_ = 0;  // open: started and not done
   bool turn_ = false;
