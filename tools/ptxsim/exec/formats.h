@@ -80,26 +80,45 @@ template <class To, Rounding kRounding, Overflow kOverflow>
   return (kRounding == Rounding::kDown) == negative ? To::kInfinity : To::kLargest;
 }
 
+/// A finite magnitude of From rounded to To's places, as if To's exponent had no upper end.
+template <class To, class From, Rounding kRounding>
+[[gnu::always_inline]] constexpr typename From::Bits round_finite(typename From::Bits magnitude, bool negative) {
+  using Bits = typename From::Bits;
+  constexpr Bits kCut = From::kMantissa - To::kMantissa;
+  constexpr Bits kFirstNormal = static_cast<Bits>(From::kBias - To::kBias + 1) << From::kMantissa;
+  // A carry out of the mantissa counts the exponent up, which is right.
+  const auto cut_normal = [&](Bits m) { return (m + rounding_bias<kRounding, Bits>(m, kCut, negative)) >> kCut; };
+  if constexpr (From::kExponent == To::kExponent) {
+    return cut_normal(magnitude);
+  } else if constexpr (kRounding == Rounding::kNearest && std::is_same_v<From, F32>) {
+    // For To's subnormals the processor's addition rounds: the sum's last place is To's smallest number.
+    constexpr Bits kBase = static_cast<Bits>(From::kBias + From::kMantissa + 1 - To::kBias - To::kMantissa)
+                           << From::kMantissa;
+    const Bits sum = std::bit_cast<Bits>(std::bit_cast<float>(magnitude) + std::bit_cast<float>(kBase));
+    const Bits normal = cut_normal(magnitude - kFirstNormal + (Bits{1} << From::kMantissa));
+    return magnitude < kFirstNormal ? sum - kBase : normal;
+  } else {
+    constexpr int kWidth = static_cast<int>(sizeof(Bits)) * 8;
+    const int exponent = static_cast<int>(magnitude >> From::kMantissa);
+    const Bits hidden = Bits{exponent != 0} << From::kMantissa;
+    const Bits significand = (magnitude & ((Bits{1} << From::kMantissa) - 1)) | hidden;
+    // The biased exponent in To; what lies below its normal numbers loses more bits.
+    const int wanted = (exponent > 1 ? exponent : 1) - From::kBias + To::kBias;
+    const int places = static_cast<int>(kCut) + (wanted < 1 ? 1 - wanted : 0);
+    const Bits cut = static_cast<Bits>(places < kWidth - 2 ? places : kWidth - 2);
+    const Bits kept = (significand + rounding_bias<kRounding>(significand, cut, negative)) >> cut;
+    return kept + (static_cast<Bits>((wanted > 1 ? wanted : 1) - 1) << To::kMantissa);
+  }
+}
+
 /// A value of a wider format in a narrower one. Subnormals on both sides are exact.
 template <class To, class From, Rounding kRounding, Overflow kOverflow = Overflow::kIeee>
 [[gnu::always_inline]] constexpr typename To::Bits narrow(typename From::Bits value) {
   static_assert(From::kMantissa > To::kMantissa && From::kExponent >= To::kExponent);
   using Bits = typename From::Bits;
-  constexpr int kCut = From::kMantissa - To::kMantissa;
-  constexpr int kWidth = static_cast<int>(sizeof(Bits)) * 8;
   const bool negative = (value & From::kSign) != 0;
   const Bits magnitude = value & (From::kSign - 1);
-  const int exponent = static_cast<int>(magnitude >> From::kMantissa);
-  const Bits hidden = Bits{exponent != 0} << From::kMantissa;
-  const Bits significand = (magnitude & ((Bits{1} << From::kMantissa) - 1)) | hidden;
-  // The biased exponent in To; what lies below its normal numbers loses more bits.
-  const int wanted = (exponent > 1 ? exponent : 1) - From::kBias + To::kBias;
-  const int cut_raw = kCut + (wanted < 1 ? 1 - wanted : 0);
-  const Bits cut = static_cast<Bits>(cut_raw < kWidth - 2 ? cut_raw : kWidth - 2);
-  const Bits kept = (significand + rounding_bias<kRounding>(significand, cut, negative)) >> cut;
-  // Adding the exponent lets a carry out of the mantissa, or into the normal numbers, come out right.
-  const Bits lower = static_cast<Bits>((wanted > 1 ? wanted : 1) - 1) << To::kMantissa;
-  const Bits rounded = kept + lower;
+  const Bits rounded = round_finite<To, From, kRounding>(magnitude, negative);
   const Bits finite = rounded > To::kLargest ? Bits{overflowed<To, kRounding, kOverflow>(negative)} : rounded;
   // Infinity itself is no overflow: it stays, whatever the rounding.
   constexpr Bits kInfinity = kOverflow == Overflow::kFinite ? Bits{To::kLargest} : Bits{To::kInfinity};
