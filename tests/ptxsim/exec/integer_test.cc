@@ -167,6 +167,35 @@ std::vector<LaneCase> arithmetic_cases() {
     if (is_signed) halves("max.relu", [](Wide a, Wide b) { return std::max({a, b, Wide{0}}); });
     if (is_signed) halves("min.relu", [](Wide a, Wide b) { return std::max(std::min(a, b), Wide{0}); });
   }
+  for (const uint32_t n : {8U, 16U}) {
+    const std::string parts = n == 8 ? "4" : "2";
+    const auto video = [&](const std::string& opcode, const std::string& types, bool to_signed, bool a_signed,
+                           bool b_signed, bool sat, auto f) {
+      add({opcode + parts + types + (sat ? ".sat" : "") + " $d, $a, $b, $c;", 32, {32, 32, 32}, [=](const Values& v) {
+             uint64_t d = 0;
+             for (uint32_t i = 0; i < 32; i += n) {
+               const Wide x = f(value(v[0] >> i, n, a_signed), value(v[1] >> i, n, b_signed));
+               d |= low_bits(static_cast<uint64_t>(sat ? clamp(x, n, to_signed) : x), n) << i;
+             }
+             return d;
+           }});
+    };
+    const auto difference = [](Wide a, Wide b) { return std::max(a, b) - std::min(a, b); };
+    video("vadd", ".u32.u32.u32", false, false, false, true, [](Wide a, Wide b) { return a + b; });
+    video("vadd", ".s32.u32.s32", true, false, true, true, [](Wide a, Wide b) { return a + b; });
+    video("vsub", ".u32.s32.u32", false, true, false, true, [](Wide a, Wide b) { return a - b; });
+    video("vsub", ".s32.s32.s32", true, true, true, false, [](Wide a, Wide b) { return a - b; });
+    video("vmin", ".s32.s32.s32", true, true, true, false, [](Wide a, Wide b) { return std::min(a, b); });
+    video("vmax", ".u32.u32.u32", false, false, false, false, [](Wide a, Wide b) { return std::max(a, b); });
+    video("vabsdiff", ".s32.s32.s32", true, true, true, true, difference);
+    add({"vabsdiff" + parts + ".u32.u32.u32.add $d, $a, $b, $c;", 32, {32, 32, 32}, [=](const Values& v) {
+           uint64_t d = v[2];
+           for (uint32_t i = 0; i < 32; i += n) {
+             d += static_cast<uint64_t>(difference(value(v[0] >> i, n, false), value(v[1] >> i, n, false)));
+           }
+           return d;
+         }});
+  }
   for (const bool a_signed : {false, true}) {
     for (const bool b_signed : {false, true}) {
       const std::string t = std::string(a_signed ? ".s32" : ".u32") + (b_signed ? ".s32" : ".u32");

@@ -45,6 +45,7 @@ Handler local_base_handler();  // slot 0 (64 bits) = address in local memory of 
 void add_control(OpcodeTable& table);  // bra, brx, call, ret, exit, trap, bar, barrier, nanosleep
 void add_move(OpcodeTable& table);     // mov, cvta, isspacep, selp, slct, prmt, mapa, getctarank, activemask…
 void add_integer(OpcodeTable& table);  // add, sub, mul, mad… of integers; logic, shifts, bit fields, setp of integers
+void add_video(OpcodeTable& table);    // vadd4, vabsdiff4… on parts of a word
 void add_float(OpcodeTable& table);    // f32 and f64 arithmetic, approximations
 void add_half(OpcodeTable& table);     // f16, bf16 and packed arithmetic
 void add_conversion(OpcodeTable& table);  // cvt

@@ -8,6 +8,7 @@ const OpcodeTable& opcodes() {
     add_control(t);
     add_move(t);
     add_integer(t);
+    add_video(t);
     add_float(t);
     add_half(t);
     add_conversion(t);
