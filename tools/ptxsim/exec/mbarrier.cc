@@ -25,26 +25,20 @@ SharedPlace shared_place(const Warp& w, uint64_t address) {
 
 namespace {
 
-// Observers know the objects of the warp's own block; between blocks the accesses themselves say what is ordered.
 template <class F>
-void each_observer(const Warp& w, uint64_t address, F f) {
-  if (w.observer == nullptr) return;
-  const SharedPlace place = shared_place(w, address);
-  if (place.block != w.cta) return;
-  f(*w.observer, place.offset);
-  if (w.observer2 != nullptr) f(*w.observer2, place.offset);
+void each_observer(const Warp& w, F f) {
+  if (w.observer != nullptr) f(*w.observer);
+  if (w.observer2 != nullptr) f(*w.observer2);
 }
 
 }  // namespace
 
 void tell_release(Warp& w, int lane, uint64_t address) {
-  each_observer(w, address,
-                [&](Observer& o, uint64_t object) { o.release(w, Mask{1} << lane, Space::kShared, object); });
+  each_observer(w, [&](Observer& o) { o.release(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 void tell_acquire(Warp& w, int lane, uint64_t address) {
-  each_observer(w, address,
-                [&](Observer& o, uint64_t object) { o.acquire(w, Mask{1} << lane, Space::kShared, object); });
+  each_observer(w, [&](Observer& o) { o.acquire(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 namespace {
@@ -73,7 +67,10 @@ std::string operate(Operation operation, Mbarrier& b, uint32_t count, uint32_t b
     case Operation::kArrive:
     case Operation::kArriveDrop:
       b.bytes += static_cast<int32_t>(bytes);
-      if (count > b.pending) return fmt::format("{} arrivals at an mbarrier that waits for {}", count, b.pending);
+      if (count > b.pending) {
+        return fmt::format("{} more arrivals at an mbarrier whose phase lacks {} of {}, and {} bytes", count, b.pending,
+                           b.expected, b.bytes);
+      }
       b.pending -= count;
       if (operation == Operation::kArriveDrop) b.expected -= std::min(count, b.expected);
       b.complete_if_done();

@@ -172,9 +172,17 @@ void multiply_async(Warp& w, const Instruction& in, Mask m) {
 
 void fence(Warp& w, const Instruction& in, Mask m) { static_cast<void>(w.converge_all(in, m)); }
 
+/// For observers a warpgroup's groups are an object, beyond all shared memory: committing releases to it, and who has
+/// waited knows that the four warps' products have read their operands.
+uint64_t object_of(const Warp& w) { return (uint64_t{1} << (kClusterRankShift - 1)) + w.index / kWarps; }
+
 void commit_group(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
   ++w.wgmma_commits;
+  w.tell_warp_sync(m);
+  for (Observer* o : {w.observer, w.observer2}) {
+    if (o != nullptr) o->release(w, m, Space::kShared, object_of(w));
+  }
 }
 
 /// immediate: how many of the latest groups may be under way.
@@ -194,6 +202,9 @@ void wait_group(Warp& w, const Instruction& in, Mask m) {
     }
     w.await({&in, std::countr_zero(m)});
     return;
+  }
+  for (Observer* o : {w.observer, w.observer2}) {
+    if (o != nullptr) o->acquire(w, m, Space::kShared, object_of(w));
   }
 }
 
