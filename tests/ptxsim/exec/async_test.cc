@@ -169,8 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "mbarrier.arrive.shared.b64 %rd1, [%r2], 2;",
                   Status::kIllegalInstruction)));
 
-// --- mbarriers
-// --------------------------------------------------------------------------------------------------------
+// --- mbarriers ------------------------------------------------------------------------------------------------------
 
 /// One lane's instructions on an mbarrier in a block of one thread; %p1… become bits of result words by `say`.
 class OneThread {
@@ -350,8 +349,7 @@ TEST(Mbarrier, WhoCountsItsAttemptsGivesUpByItself) {
   EXPECT_EQ(w, Words{20000});
 }
 
-// --- hints
-// ------------------------------------------------------------------------------------------------------------
+// --- hints ----------------------------------------------------------------------------------------------------------
 
 TEST(Hints, ChangeNothing) {
   const Result r =

@@ -160,6 +160,31 @@ TEST(BulkCopy, ArrivalsFromOtherBlocksCount) {
   EXPECT_EQ(device.download<uint32_t>(flag)[1], 77U);
 }
 
+TEST(StoreAsync, ToAnotherBlock) {
+  // Block 1's lanes store two words each in block 0, and add 3 to a third one.
+  Device device;
+  Allocation* const to = device.upload(Words(128));
+  const Outcome o = run_cluster(
+      device,
+      prologue(1,
+               "shl.b32 %r10, %r0, 4;\nadd.u32 %r10, %r10, %r2;\nmov.u32 %r9, 5;\n"
+               "st.shared.v4.u32 [%r10], {%r9, %r9, %r9, %r9};\n@%p0 bra EXPECTED;\n"
+               "mbarrier.arrive.expect_tx.shared.b64 _, [%r3], 384;\nEXPECTED:\n") +
+          kClusterSync +
+          "mov.u32 %r20, %cluster_ctarank;\nsetp.eq.u32 %p1, %r20, 0;\n@%p1 bra WAIT;\nmov.u32 %r21, 0;\n"
+          "mapa.shared::cluster.u32 %r22, %r10, %r21;\nmapa.shared::cluster.u32 %r23, %r3, %r21;\nmov.u32 %r11, 3;\n"
+          "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%r22], {%r0, %r11}, [%r23];\n"
+          "red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%r22+8], %r11, [%r23];\n"
+          "bra DONE;\n" +
+          kWait + dump("%rd0") + "DONE:\n" + kClusterSync,
+      2, 32, to);
+  ASSERT_EQ(o.status, Status::kOk) << o.message;
+  const Words w = device.download<uint32_t>(to);
+  for (uint32_t l = 0; l < 32; ++l) {
+    EXPECT_EQ((Words{w[4 * l], w[4 * l + 1], w[4 * l + 2], w[4 * l + 3]}), (Words{l, 3, 8, 5}));
+  }
+}
+
 struct ReductionCase {
   std::string op, type;
   uint64_t old, with, expected;
@@ -213,8 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
         ReductionCase{"add.noftz", "bf16", 0x3f80, 0x4000, 0x4040, 2},
         ReductionCase{"max", "f16", 0x3c00, 0xc000, 0x3c00, 2}));
 
-// --- tensors
-// ----------------------------------------------------------------------------------------------------------
+// --- tensors --------------------------------------------------------------------------------------------------------
 
 /// A tensor of 32-bit elements whose value says where they are: 10000 z + 100 y + x.
 struct Tensor {
@@ -411,8 +435,7 @@ TEST(TensorMaps, WhatLiesOutsideMayBeNan) {
   }
 }
 
-// --- faults
-// -----------------------------------------------------------------------------------------------------------
+// --- faults ---------------------------------------------------------------------------------------------------------
 
 class BulkFault : public ::testing::TestWithParam<std::pair<std::string, Status>> {};
 

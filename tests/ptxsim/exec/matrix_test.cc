@@ -17,8 +17,7 @@ namespace {
 
 using Words = std::vector<uint32_t>;
 
-// --- elements
-// ---------------------------------------------------------------------------------------------------------
+// --- elements -------------------------------------------------------------------------------------------------------
 
 /// A value of a type as bits and back; values are such that both are exact.
 struct Element {
@@ -129,8 +128,7 @@ Plain product(
   return d;
 }
 
-// --- mma.sync
-// ---------------------------------------------------------------------------------------------------------
+// --- mma.sync -------------------------------------------------------------------------------------------------------
 
 struct At {
   int row, column;
@@ -399,8 +397,7 @@ INSTANTIATE_TEST_SUITE_P(
         "ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0,%r1}, [%r2];",
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r0,%r1}, [%r2];"));
 
-// --- wmma
-// -------------------------------------------------------------------------------------------------------------
+// --- wmma -----------------------------------------------------------------------------------------------------------
 
 struct WmmaCase {
   int m, n, k;
@@ -523,8 +520,7 @@ std::vector<WmmaCase> wmma_cases() {
 
 INSTANTIATE_TEST_SUITE_P(All, Wmma, ::testing::ValuesIn(wmma_cases()));
 
-// --- ldmatrix, stmatrix, movmatrix
-// ------------------------------------------------------------------------------------
+// --- ldmatrix, stmatrix, movmatrix ----------------------------------------------------------------------------------
 
 class MatrixMoves : public ::testing::TestWithParam<std::tuple<int, bool>> {};
 

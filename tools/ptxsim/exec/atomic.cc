@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "tools/ptxsim/exec/bulk_copy.h"
 #include "tools/ptxsim/exec/cta.h"
 #include "tools/ptxsim/exec/formats.h"
 #include "tools/ptxsim/exec/memory_access.h"
@@ -436,7 +437,10 @@ void lower_atomic(Lowering& l, bool returns) {
 }
 
 void lower_atom(Lowering& l) { lower_atomic(l, true); }
-void lower_red(Lowering& l) { lower_atomic(l, false); }
+void lower_red(Lowering& l) {
+  if (l.has("async")) return lower_store_async(l);
+  lower_atomic(l, false);
+}
 
 // --- fences
 // -----------------------------------------------------------------------------------------------------------

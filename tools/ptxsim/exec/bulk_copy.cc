@@ -10,6 +10,7 @@
 #include "tools/ptxsim/exec/cta.h"
 #include "tools/ptxsim/exec/formats.h"
 #include "tools/ptxsim/exec/lanewise.h"
+#include "tools/ptxsim/exec/matrix.h"
 #include "tools/ptxsim/exec/mbarrier.h"
 #include "tools/ptxsim/exec/memory_access.h"
 #include "tools/ptxsim/machine/tensor_map.h"
@@ -49,8 +50,7 @@ std::byte* locate_range(Warp& w, const Instruction& in, int lane, uint64_t addre
   return first;
 }
 
-// --- landing
-// ----------------------------------------------------------------------------------------------------------
+// --- landing --------------------------------------------------------------------------------------------------------
 
 bool land(Warp& w, int lane, const Cta::BulkCopy& copy) {
   for (const Cta::BulkCopy::Piece& piece : copy.pieces) {
@@ -88,8 +88,7 @@ bool land_bulk_copies(Warp& w, int lane, uint32_t mbarrier) {
 
 namespace {
 
-// --- operands
-// ---------------------------------------------------------------------------------------------------------
+// --- operands -------------------------------------------------------------------------------------------------------
 
 /// An instruction's address operands: two slots each, the base and a constant offset; which bases have 32 bits is in
 /// flags[kBases32].
@@ -130,8 +129,7 @@ struct Operands {
 // slots of every copy: destination 0, source 2 (or the tensor map), mbarrier 4, bytes or multicast's mask below.
 constexpr uint32_t kDestination = 0, kSource = 2, kBarrier = 4, kBytes = 6, kBlocks = 7, kCoordinates = 8;
 
-// --- reductions
-// -------------------------------------------------------------------------------------------------------
+// --- reductions -----------------------------------------------------------------------------------------------------
 
 enum class Reduction : uint8_t { kNone, kAdd, kMin, kMax, kInc, kDec, kAnd, kOr, kXor };
 
@@ -223,8 +221,7 @@ void reduce(Reduction op, DataType type, std::byte* to, const std::byte* from, u
   }
 }
 
-// --- to shared memory
-// -------------------------------------------------------------------------------------------------
+// --- to shared memory -----------------------------------------------------------------------------------------------
 
 /// Which blocks a copy goes to, by rank: that of the address, or all of multicast's mask.
 std::optional<uint32_t> blocks_of(Warp& w, const Instruction& in, int lane, uint64_t destination) {
@@ -313,8 +310,7 @@ bool copy_to_shared(Warp& w, const Instruction& in, int lane) {
   return send(w, in, lane, {*mbarrier, bytes, &in, offset, {data, data + bytes}, {{offset, bytes}}}, *blocks);
 }
 
-// --- to global memory
-// -------------------------------------------------------------------------------------------------
+// --- to global memory -----------------------------------------------------------------------------------------------
 
 /// Writes, or adds, bytes to global memory.
 bool put(Warp& w, const Instruction& in, int lane, uint64_t address, const std::byte* data, uint64_t bytes,
@@ -355,8 +351,7 @@ void bulk(Warp& w, const Instruction& in, Mask m) {
   }
 }
 
-// --- tensors
-// ----------------------------------------------------------------------------------------------------------
+// --- tensors --------------------------------------------------------------------------------------------------------
 
 /// Where a byte of a box lies in shared memory: bits of the address within a line of 128 bytes are exclusive-or'ed with
 /// bits of the line's number.
@@ -567,8 +562,39 @@ void tensor(Warp& w, const Instruction& in, Mask m) {
   }
 }
 
-// --- lowering
-// ---------------------------------------------------------------------------------------------------------
+// --- values from registers ------------------------------------------------------------------------------------------
+
+/// st.async and red.async: as a copy whose source are registers, from slot kCoordinates on.
+void store_async(Warp& w, const Instruction& in, Mask m) {
+  const uint32_t bytes = in.memory.total();
+  const auto reduction = static_cast<Reduction>(in.flags[kReduction]);
+  for (Mask left = m; left != 0; left &= left - 1) {
+    const int lane = std::countr_zero(left);
+    const uint64_t to = address_at(w, in, kDestination, lane);
+    if (!divides(w, in, lane, to, bytes, "destination")) return;
+    const auto blocks = blocks_of(w, in, lane, to);
+    if (!blocks) return;
+    const auto mbarrier = mbarrier_of(w, in, lane, to);
+    if (!mbarrier) return;
+    std::vector<std::byte> image(bytes);
+    for (uint32_t e = 0; e < in.memory.elements; ++e) {
+      const std::byte* lanes = w.lanes<std::byte>(in.slots[kCoordinates + e]);
+      std::memcpy(&image[e * in.memory.bytes], lanes + static_cast<uint32_t>(lane) * in.memory.bytes, in.memory.bytes);
+    }
+    const uint32_t offset = shared_place(w, to).offset;
+    Cta::BulkCopy copy{*mbarrier, bytes, &in, offset, std::move(image), {{offset, bytes}}};
+    if (reduction != Reduction::kNone) {
+      std::byte* there =
+          locate_range(w, in, lane, to, Space::kSharedCluster, bytes, bytes, Access::Kind::kAtomic, nullptr, true);
+      if (there == nullptr) return;
+      reduce(reduction, static_cast<DataType>(in.flags[kType]), there, copy.image.data(), bytes);
+      copy.pieces.clear();
+    }
+    if (!send(w, in, lane, copy, *blocks)) return;
+  }
+}
+
+// --- lowering -------------------------------------------------------------------------------------------------------
 
 void nothing(Warp&, const Instruction&, Mask) {}
 
@@ -582,7 +608,8 @@ Reduction reduction_of(const Lowering& l) {
     if (found != Reduction::kNone) l.unknown();
     found = reduction;
   }
-  if ((found != Reduction::kNone) != (l.text().modifiers.front() == "reduce")) l.unknown();
+  const bool reduces = l.text().opcode == "red" || l.text().modifiers.front() == "reduce";
+  if ((found != Reduction::kNone) != reduces) l.unknown();
   return found;
 }
 
@@ -634,7 +661,7 @@ Slot rest(Lowering& l, size_t next) {
   return blocks;
 }
 
-void finish(Lowering& l, Handler handler, Operands& operands, Space from, uint8_t form, uint8_t rank) {
+Instruction& finish(Lowering& l, Handler handler, Operands& operands, Space from, uint8_t form, uint8_t rank) {
   const Reduction reduction = reduction_of(l);
   Instruction& in = l.emit(handler, operands.slots);
   in.memory.space = (form & kToShared) != 0 ? Space::kShared : Space::kGlobal;
@@ -645,6 +672,7 @@ void finish(Lowering& l, Handler handler, Operands& operands, Space from, uint8_
   in.flags[kSpaces] = static_cast<uint8_t>(from);
   in.flags[kReduction] = static_cast<uint8_t>(reduction);
   if (reduction != Reduction::kNone && (form & kTensorSide) == 0) in.flags[kType] = static_cast<uint8_t>(l.type());
+  return in;
 }
 
 void lower_rows(Lowering& l) {
@@ -724,12 +752,38 @@ void lower_tensor(Lowering& l, uint8_t rank) {
 
 void lower_prefetch(Lowering& l) {
   const auto rank = rank_of(l);
-  allow_modifiers(l, {"async", "bulk", "prefetch", "tensor", "tile", "L2", "global", kHint,
-                      rank ? std::string_view(l.text().modifiers[4]) : std::string_view("L2")});
+  const std::string rank_text = rank ? fmt::format("{}d", *rank) : "L2";
+  allow_modifiers(l, {"async", "bulk", "prefetch", "tensor", "tile", "L2", "global", kHint, rank_text});
+  if (rank.has_value() != l.has("tensor")) l.unknown();
   l.emit(nothing, {});
 }
 
 }  // namespace
+
+void lower_store_async(Lowering& l) {
+  const bool reduces = l.text().opcode == "red";
+  allow_modifiers(l,
+                  {"async", reduces ? "relaxed" : "weak", reduces ? "cluster" : "weak", "shared::cluster", kTransaction,
+                   reduces ? "add" : "v2", reduces ? "min" : "v4", "max", "inc", "dec", "and", "or", "xor"});
+  if (!l.has("shared::cluster") || !l.has(kTransaction)) l.unknown();
+  expect_shape(l, 1, 3);
+  const DataType type = l.type();
+  const uint32_t bits = bits_of(type);
+  const Reduction reduction = reduction_of(l);
+  if ((bits != 32 && bits != 64) || (reduces && !known(reduction, type, false))) l.unknown();
+  const auto values = registers_of(l.operand(1));
+  if (values.size() != (l.has("v4") ? 4U : l.has("v2") ? 2U : 1U) || values.size() * bits > 128) l.unknown();
+  Operands o{l, {}, 0};
+  o.address(l.operand(0), Space::kSharedCluster);
+  o.none();
+  o.address(l.operand(2), Space::kSharedCluster);
+  o.slots.push_back(l.constant(0, 32));
+  o.slots.push_back(l.constant(0, 16));
+  for (const ptx::Operand* v : values) o.slots.push_back(l.read(*v, bits));
+  Instruction& in = finish(l, store_async, o, Space::kShared, kToShared, 0);
+  in.memory.bytes = static_cast<uint8_t>(bits / 8);
+  in.memory.elements = static_cast<uint8_t>(values.size());
+}
 
 void lower_bulk_copy(Lowering& l) {
   const auto& modifiers = l.text().modifiers;

@@ -68,8 +68,7 @@ struct U4Elements {
   static float get(uint32_t r, int e) { return static_cast<float>(static_cast<int32_t>(r >> (4 * e) & 15)); }
 };
 
-// --- vectors
-// ----------------------------------------------------------------------------------------------------------
+// --- vectors --------------------------------------------------------------------------------------------------------
 
 /// As many floats as a register of this machine holds, in quads of four.
 struct Floats {
@@ -154,8 +153,7 @@ inline void reorder(const uint32_t* r, uint32_t* out) {
 #endif
 }
 
-// --- the product
-// ------------------------------------------------------------------------------------------------------
+// --- the product ----------------------------------------------------------------------------------------------------
 
 constexpr int kMostBlocks = 2;  // along k
 
@@ -238,8 +236,7 @@ inline void multiply(const FloatsOfA<A, kGroups>& a, const FloatsOfB<B>& b, int 
   }
 }
 
-// --- accumulators
-// -----------------------------------------------------------------------------------------------------
+// --- accumulators ---------------------------------------------------------------------------------------------------
 
 enum class Accumulator : uint8_t { kF32, kF16, kS32 };
 
@@ -292,8 +289,7 @@ inline void add_integers(const int32_t (*c)[kLanes], const float (*sums)[kLanes]
   }
 }
 
-// --- rows of shared memory as blocks
-// ----------------------------------------------------------------------------------
+// --- rows of shared memory as blocks --------------------------------------------------------------------------------
 
 /// Eight rows of 16 bytes: lane l gets the four bytes l mod 4 of row l / 4.
 inline void block_of_rows(const std::byte* const* rows, uint32_t* out) {

@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "tools/ptxsim/exec/bulk_copy.h"
 #include "tools/ptxsim/exec/cta.h"
 #include "tools/ptxsim/exec/memory_access.h"
 #include "tools/ptxsim/program/lowering.h"
@@ -284,7 +285,11 @@ void lower_access(Lowering& l, bool is_load) {
 }
 
 void lower_ld(Lowering& l) { lower_access(l, true); }
-void lower_st(Lowering& l) { lower_access(l, false); }
+void lower_st(Lowering& l) {
+  if (l.has("async")) return lower_store_async(l);
+  if (l.has("bulk")) l.fail("st.bulk needs a newer device than sm_90");
+  lower_access(l, false);
+}
 
 void hint(Warp&, const Instruction&, Mask) {}
 void lower_hint(Lowering& l) { l.emit(hint, {}); }

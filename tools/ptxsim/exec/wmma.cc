@@ -89,8 +89,7 @@ Fragment fragment_of(const Product& p, Matrix matrix, DataType type) {
   return f;
 }
 
-// --- loads and stores
-// -------------------------------------------------------------------------------------------------
+// --- loads and stores -----------------------------------------------------------------------------------------------
 
 // flags.
 constexpr int kBase32 = 0;  // the base has 32 bits
