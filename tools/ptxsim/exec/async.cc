@@ -32,6 +32,19 @@ std::unique_ptr<PendingCopy> take_copy() {
   return copy;
 }
 
+/// f(n), with n() a constant 4, 8 or 16: copies of a known size are single instructions.
+template <class F>
+void with_size(uint32_t bytes, F f) {
+  switch (bytes) {
+    case 4:
+      return f(std::integral_constant<int, 4>());
+    case 8:
+      return f(std::integral_constant<int, 8>());
+    default:
+      return f(std::integral_constant<int, 16>());
+  }
+}
+
 /// slots: destination, source, bytes of the source (32), predicate. immediate: the destination's offset; target: the
 /// source's.
 void copy(Warp& w, const Instruction& in, Mask m) {
@@ -68,7 +81,14 @@ void copy(Warp& w, const Instruction& in, Mask m) {
     reads &= ~same;
     if (part == 0) continue;
     if (!locate(w, in, same, from, Space::kGlobal, part, bytes, Access::Kind::kAsyncRead, false, nullptr, at)) return;
-    each_lane(same, [&](int l) { std::memcpy(pending->data[l], at.pointer[l], part); });
+    std::byte* const data = pending->data;
+    if (part == bytes) {
+      with_size(bytes, [&](auto size_of_all) {
+        each_lane(same, [&](int l) { std::memcpy(data + l * size_of_all(), at.pointer[l], size_of_all()); });
+      });
+    } else {
+      each_lane(same, [&](int l) { std::memcpy(data + static_cast<uint32_t>(l) * bytes, at.pointer[l], part); });
+    }
   }
   w.pending_copies.push_back(std::move(pending));
 }
@@ -84,17 +104,16 @@ void land(Warp& w, Mask m, uint64_t keep) {
     }
     if (due == 0) continue;
     alignas(64) uint64_t address[kLanes];
-    alignas(64) std::byte value[kLanes * 16];
-    for (int l = 0; l < kLanes; ++l) {
-      address[l] = pending->destination[l];
-      std::memcpy(value + static_cast<uint32_t>(l) * pending->bytes, pending->data[l], pending->bytes);
-    }
+    for (int l = 0; l < kLanes; ++l) address[l] = pending->destination[l];
+    const std::byte* const data = pending->data;
     Located at;
     if (!locate(w, *pending->instruction, due, address, Space::kShared, pending->bytes, pending->bytes,
-                Access::Kind::kAsyncLand, false, value, at)) {
+                Access::Kind::kAsyncLand, false, data, at)) {
       return;
     }
-    each_lane(due, [&](int l) { std::memcpy(at.pointer[l], pending->data[l], pending->bytes); });
+    with_size(pending->bytes, [&](auto size) {
+      each_lane(due, [&](int l) { std::memcpy(at.pointer[l], data + l * size(), size()); });
+    });
     pending->mask &= ~due;
     landed = true;
   }

@@ -115,7 +115,7 @@ struct PendingCopy {
   uint32_t destination[kLanes];  // shared offsets
   uint32_t group[kLanes];        // which of the lane's commit groups; ~0 before its commit
   const Instruction* instruction;
-  alignas(64) std::byte data[kLanes][16];
+  alignas(64) std::byte data[kLanes * 16];  // lane after lane, `bytes` each
 };
 
 /// 32 lanes and their registers. Handlers work on `lanes<T>(slot)`; everything that changes who is active goes through
