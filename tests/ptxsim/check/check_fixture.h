@@ -40,7 +40,8 @@ class CheckedDevice : public Device {
   }
 };
 
-/// %r1: thread in the block, %r2: block, %r3: threads of a block, %r4: thread in the grid; %rd1: p0, %rd2: p0 + 4 · %r4.
+/// %r1: thread in the block, %r2: block, %r3: threads of a block, %r4: thread in the grid; %rd1: p0, %rd2: p0 + 4 ·
+/// %r4.
 inline const std::string kThreads = R"(
   .shared .align 16 .b8 tile[4096];
   mov.u32 %r1, %tid.x;
@@ -66,7 +67,8 @@ inline ::testing::AssertionResult says(const std::string& text, const std::vecto
 
 inline size_t findings_in(const std::string& text) {
   size_t n = 0;
-  for (size_t at = text.find("ptxsim: finding "); at != std::string::npos; at = text.find("ptxsim: finding ", at + 1)) ++n;
+  for (size_t at = text.find("ptxsim: finding "); at != std::string::npos; at = text.find("ptxsim: finding ", at + 1))
+    ++n;
   return n;
 }
 

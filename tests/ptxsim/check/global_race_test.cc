@@ -37,7 +37,8 @@ TEST_P(GlobalRace, ReadingAnotherBlocksPart) {
 TEST_P(GlobalRace, ThreadsOfABlock) {
   const auto body = [](const std::string& between) {
     return "st.global.u32 [%rd2+256], %r1;\n" + between +
-           "xor.b32 %r8, %r4, 32;\nmul.wide.u32 %rd5, %r8, 4;\nadd.s64 %rd5, %rd5, %rd1;\nld.global.u32 %r9, [%rd5+256];\n";
+           "xor.b32 %r8, %r4, 32;\nmul.wide.u32 %rd5, %r8, 4;\nadd.s64 %rd5, %rd5, %rd1;\nld.global.u32 %r9, "
+           "[%rd5+256];\n";
   };
   EXPECT_EQ(check(body("bar.sync 0;\n"), 4, 64), "");
   EXPECT_TRUE(says(check(body(""), 1, 64), {"race", "no barrier between them"}));
@@ -93,7 +94,8 @@ TEST_P(GlobalRace, BlocksWaitForTheFlagOfTheOneBefore) {
     setp.eq.u32 %p2, %r2, 0;
     mov.u32 %r9, 1;
     @%p2 bra $WRITE;
-    )" + wait + R"(
+    )" + wait +
+           R"(
     bar.sync 0;
     ld.global.u32 %r9, [%rd2+128];
   $WRITE:
@@ -104,8 +106,9 @@ TEST_P(GlobalRace, BlocksWaitForTheFlagOfTheOneBefore) {
     @%p1 st.volatile.global.u32 [%rd5], 1;
     )";
   };
-  EXPECT_EQ(check(body("$WAIT:\nld.volatile.global.u32 %r8, [%rd5+-4];\nsetp.eq.u32 %p3, %r8, 0;\n@%p3 bra $WAIT;\n"), 5, 32),
-            "");
+  EXPECT_EQ(
+      check(body("$WAIT:\nld.volatile.global.u32 %r8, [%rd5+-4];\nsetp.eq.u32 %p3, %r8, 0;\n@%p3 bra $WAIT;\n"), 5, 32),
+      "");
   EXPECT_TRUE(says(check(body(""), 5, 32), {"race", "nothing orders the blocks"}));
 }
 

@@ -29,8 +29,9 @@ TEST_P(SharedRace, WithinAWarp) {
   EXPECT_EQ(check(swap_words("shfl.sync.bfly.b32 %r20, %r1, 1, 31, -1;\n", 1), 64, GetParam()), "");
   EXPECT_TRUE(says(check(swap_words("", 1), 64, GetParam()), {"race", "no __syncwarp between them"}));
   // Lanes of one half only know of each other.
-  const std::string halves = "shr.u32 %r21, %r1, 4;\nand.b32 %r21, %r21, 1;\nshl.b32 %r21, %r21, 4;\n"
-                             "mov.u32 %r22, 65535;\nshl.b32 %r22, %r22, %r21;\nbar.warp.sync %r22;\n";
+  const std::string halves =
+      "shr.u32 %r21, %r1, 4;\nand.b32 %r21, %r21, 1;\nshl.b32 %r21, %r21, 4;\n"
+      "mov.u32 %r22, 65535;\nshl.b32 %r22, %r22, %r21;\nbar.warp.sync %r22;\n";
   EXPECT_EQ(check(swap_words(halves, 8), 64, GetParam()), "");
   EXPECT_TRUE(says(check(swap_words(halves, 16), 64, GetParam()), {"race"}));
 }
@@ -42,8 +43,8 @@ TEST_P(SharedRace, AWarpsSynchronisationIsNoBarrier) {
 TEST_P(SharedRace, ReadersThenAWriter) {
   // All threads read word 0; thread 40 writes it.
   const auto body = [](const std::string& between) {
-    return "setp.eq.u32 %p1, %r1, 0;\n@%p1 st.shared.u32 [tile], 7;\nbar.sync 0;\nld.shared.u32 %r8, [tile];\n" + between +
-           "setp.eq.u32 %p2, %r1, 40;\n@%p2 st.shared.u32 [tile], %r8;\n";
+    return "setp.eq.u32 %p1, %r1, 0;\n@%p1 st.shared.u32 [tile], 7;\nbar.sync 0;\nld.shared.u32 %r8, [tile];\n" +
+           between + "setp.eq.u32 %p2, %r1, 40;\n@%p2 st.shared.u32 [tile], %r8;\n";
   };
   EXPECT_EQ(check(body("bar.sync 0;\n"), 96, GetParam()), "");
   EXPECT_EQ(findings_in(check(body(""), 96, GetParam())), 1u);
@@ -79,8 +80,10 @@ TEST_P(SharedRace, SameValuesAndDifferentBytes) {
 
 TEST_P(SharedRace, Atomics) {
   const auto histogram = [](const std::string& first, const std::string& second) {
-    return "st.shared.u32 [%r7], 0;\n" + first + "and.b32 %r8, %r1, 7;\nshl.b32 %r8, %r8, 2;\nadd.s32 %r8, %r8, %r6;\n"
-           "atom.shared.add.u32 %r9, [%r8], 1;\n" + second + "ld.shared.u32 %r10, [%r7];\nst.global.u32 [%rd2], %r10;\n";
+    return "st.shared.u32 [%r7], 0;\n" + first +
+           "and.b32 %r8, %r1, 7;\nadd.s32 %r8, %r8, 96;\nshl.b32 %r8, %r8, 2;\nadd.s32 %r8, %r8, %r6;\n"
+           "atom.shared.add.u32 %r9, [%r8], 1;\n" +
+           second + "ld.shared.u32 %r10, [%r7];\nst.global.u32 [%rd2], %r10;\n";
   };
   EXPECT_EQ(check(histogram("bar.sync 0;\n", "bar.sync 0;\n"), 128, GetParam()), "");
   EXPECT_TRUE(says(check(histogram("bar.sync 0;\n", ""), 128, GetParam()), {"race", "atom.shared"}));
@@ -136,7 +139,8 @@ TEST_P(SharedRace, VolatileFlags) {
     return "setp.eq.u32 %p1, %r1, 0;\n@%p1 st.shared.u32 [tile+256], 0;\nbar.sync 0;\nsetp.lt.u32 %p2, %r1, 32;\n"
            "@%p2 bra $PRODUCER;\n$WAIT:\nld.volatile.shared.u32 %r8, [tile+256];\nsetp.eq.u32 %p3, %r8, 0;\n"
            "@%p3 bra $WAIT;\nld.shared.u32 %r9, [%r7+-128];\nbra $END;\n$PRODUCER:\nst.shared.u32 [%r7], %r1;\n"
-           "bar.warp.sync -1;\nmembar.cta;\n@%p1 " + store + " [tile+256], 1;\n$END:\n";
+           "bar.warp.sync -1;\nmembar.cta;\n@%p1 " +
+           store + " [tile+256], 1;\n$END:\n";
   };
   EXPECT_EQ(check(body("st.volatile.shared.u32"), 64, GetParam()), "");
   EXPECT_EQ(check(body("st.shared.u32"), 64, GetParam()), "");  // behind a fence it is as good
@@ -156,7 +160,7 @@ TEST_P(SharedRace, BlocksOneAfterTheOtherHaveTheirOwn) {
   EXPECT_EQ(check("st.shared.u32 [%r7], %r1;\nbar.sync 0;\nld.shared.u32 %r9, [%r7];\n", 64, GetParam()), "");
 }
 
-TEST_P(SharedRace, AnUnrolledLoopIsOneFinding) {
+TEST_P(SharedRace, AMissingBarrierIsOneFinding) {
   const std::string text = check(swap_words("", 32), 128, GetParam());
   EXPECT_EQ(findings_in(text), 1u) << text;
 }

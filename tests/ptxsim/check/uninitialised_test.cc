@@ -21,7 +21,8 @@ TEST(Uninitialised, WhatKernelsWroteIsInitialised) {
   CheckedDevice device;
   Allocation* a = device.uninitialised(256);
   EXPECT_EQ(device.check(kernel(1, kThreads + "st.global.u32 [%rd2], %r1;"), 2, 32, a), "");
-  EXPECT_EQ(device.check(kernel(1, kThreads + "ld.global.u32 %r8, [%rd2];\nld.global.u8 %r8, [%rd2+3];"), 2, 32, a), "");
+  EXPECT_EQ(device.check(kernel(1, kThreads + "ld.global.u32 %r8, [%rd2];\nld.global.u8 %r8, [%rd2+3];"), 2, 32, a),
+            "");
 }
 
 TEST(Uninitialised, BytesAreToldApart) {

@@ -18,6 +18,7 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
     warp.index = static_cast<uint32_t>(w);
     warp.id = kNobody;
     warp.fenced = false;
+    warp.acquiring = 0;
     warp.together = 0;
     warp.mutual.clear();
     warp.views.resize(1);
@@ -46,7 +47,6 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
 void BlockShadow::warp_sync(WarpShadow& warp, Mask lanes, Mask alive) {
   const IntervalId now = intervals_->now();
   warp.id = kNobody;
-  warp.fenced = false;
   if ((alive & ~lanes) == 0) {
     warp.together = now;
     for (size_t i = 1; i < warp.views.size(); ++i) warp.views[0].clock.join(warp.views[i].clock);
@@ -57,7 +57,8 @@ void BlockShadow::warp_sync(WarpShadow& warp, Mask lanes, Mask alive) {
   if (warp.mutual.empty()) warp.mutual.assign(kLanes * kLanes, 0);
   IntervalId row[kLanes] = {};
   each_lane(lanes, [&](int l) {
-    for (int about = 0; about < kLanes; ++about) row[about] = std::max(row[about], warp.mutual[static_cast<size_t>(l) * kLanes + about]);
+    for (int about = 0; about < kLanes; ++about)
+      row[about] = std::max(row[about], warp.mutual[static_cast<size_t>(l) * kLanes + about]);
   });
   each_lane(lanes, [&](int l) { row[l] = now; });
   each_lane(lanes, [&](int l) { std::copy_n(row, kLanes, warp.mutual.begin() + l * kLanes); });
@@ -81,14 +82,14 @@ void BlockShadow::release(WarpShadow& warp, Mask lanes, Mask alive, Clock& into)
     if (!warp.mutual.empty()) {
       // Others that these lanes have met since the whole warp did.
       each_lane(lanes, [&](int l) {
-        for (uint32_t about = 0; about < kLanes; ++about) covered |= Mask{warp.known(l, about) > warp.together} << about;
+        for (uint32_t about = 0; about < kLanes; ++about)
+          covered |= Mask{warp.known(l, about) > warp.together} << about;
       });
     }
     into.know_all(warp.index, warp.together);
     into.know_part(warp.index, covered, now);
   }
   warp.id = kNobody;
-  warp.fenced = false;
 }
 
 void BlockShadow::split_views(WarpShadow& warp, Mask lanes) {
@@ -104,8 +105,21 @@ void BlockShadow::split_views(WarpShadow& warp, Mask lanes) {
 void BlockShadow::acquire(WarpShadow& warp, Mask lanes, Mask alive, const Clock& from) {
   if ((alive & ~lanes) == 0) lanes = kAllLanes;
   split_views(warp, lanes);
-  for (WarpShadow::View& v : warp.views) {
-    if ((v.lanes & lanes) != 0) v.clock.join(from);
+  size_t first_joined = warp.views.size();
+  for (size_t i = 0; i < warp.views.size(); ++i) {
+    WarpShadow::View& v = warp.views[i];
+    if ((v.lanes & lanes) == 0) continue;
+    v.clock.join(from);
+    first_joined = std::min(first_joined, i);
+  }
+  if (warp.views.size() == 1 || first_joined == warp.views.size()) return;
+  // Lanes that acquire one after the other come to know the same.
+  WarpShadow::View& joined = warp.views[first_joined];
+  for (size_t i = warp.views.size(); i-- > 0;) {
+    if (i == first_joined || warp.views[i].clock != joined.clock) continue;
+    warp.views[i].lanes |= joined.lanes;
+    warp.views.erase(warp.views.begin() + static_cast<std::ptrdiff_t>(first_joined));
+    break;
   }
 }
 

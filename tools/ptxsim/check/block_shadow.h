@@ -23,18 +23,22 @@ struct WarpShadow {
 
   uint32_t index = 0;
   IntervalId id = kNobody;  // of the running interval, once it has accessed memory
-  bool fenced = false;      // the interval begins with a fence
+  bool fenced = false;      // a fence came after the last store
   IntervalId together = 0;  // intervals below: all of the warp's lanes know of each other
   /// Beyond that, [of lane * 32 + about lane], after synchronisations of some of the lanes; empty until there is one.
   std::vector<IntervalId> mutual;
   std::vector<View> views;
+  /// Records at what the lanes have just read and may acquire from. Events come before their effects, so that only the
+  /// next event finds there who wrote what was read.
+  Mask acquiring = 0;
+  const uint64_t* read[kLanes] = {};
   Clock published;  // what its releases within the block covered so far
 
   // For barrier divergence.
   uint32_t barriers[kLanes] = {};  // barrier 0's phases that each lane has come to
   uint32_t barrier_place = 0;      // the instruction of the last
   struct StoreSeen {
-    uint32_t barriers = 0;     // in the phase after so many
+    uint32_t barriers = 0;        // in the phase after so many
     Mask in_phase = 0, ever = 0;  // lanes that executed the store
   };
   std::vector<StoreSeen> stores;
@@ -47,8 +51,7 @@ struct WarpShadow {
     return views[0].clock;
   }
   IntervalId known(int lane, uint32_t about) const {
-    return mutual.empty() ? together
-                          : std::max(together, mutual[static_cast<size_t>(lane) * kLanes + about]);
+    return mutual.empty() ? together : std::max(together, mutual[static_cast<size_t>(lane) * kLanes + about]);
   }
 };
 
@@ -85,7 +88,7 @@ class BlockShadow {
   IntervalId first = 0;  // this block's intervals are not below it
   std::unique_ptr<AccessRecords> shared;
   uint32_t shared_bytes = 0;
-  uint64_t in_flight = 0;             // granules of shared memory that copies have yet to write
+  uint64_t in_flight = 0;  // granules of shared memory that copies have yet to write
   std::vector<uint8_t> shared_written;
   std::vector<uint8_t> local_written;  // thread after thread
 

@@ -24,6 +24,9 @@ void Checker::State::launch_ends(const Grid* grid) {
   const std::lock_guard lock(mutex);
   const auto at = launches.find(grid);
   if (--at->second.second != 0) return;
+  for (const auto& [key, found] : at->second.first->deferred()) {
+    for (uint64_t i = 0; i < found.times; ++i) findings->add(key, found.text);
+  }
   launches.erase(at);
   if (launches.empty()) intervals.forget_owners();
 }
@@ -67,7 +70,8 @@ Checker::~Checker() = default;
 
 std::unique_ptr<Observer> Checker::observe(Grid& grid) { return std::make_unique<Watcher>(*state_, grid); }
 
-// --- what the host does -----------------------------------------------------------------------------------------------
+// --- what the host does
+// -----------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -41,6 +41,8 @@ struct Clock {
     part[warp] = std::max(part[warp], before);
   }
 
+  bool operator==(const Clock&) const = default;
+
   bool knows(uint32_t warp, uint32_t lane, IntervalId id) const {
     return id < all[warp] || (id < part[warp] && (lanes[warp] >> lane & 1) != 0) || id < floor;
   }

@@ -14,7 +14,7 @@ constexpr int kBlockBarrier = 0;  // __syncthreads(); others may be meant for so
 
 void Watcher::barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) {
   BlockShadow& b = block(*warp.cta);
-  WarpShadow& w = shadow(warp);
+  WarpShadow& w = up_to_date(warp);
   b.barrier_arrive(w, lanes, warp.alive(), barrier, waits);
   if (barrier == Cluster::kBarrier) {
     b.release_to_blocks(w, lanes, warp.alive());
@@ -25,15 +25,34 @@ void Watcher::barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) {
   w.barrier_place = warp.pc - 1;
 }
 
-void Watcher::barrier_diverged(Warp& warp, const Instruction& in, Mask here, Mask missing) {
-  reporter_.add({4, in.index, 0}, [&] { return fmt::format("divergence|{}", reporter_.site(in.index)); },
-                [&] {
-                  return fmt::format(
-                      "{}: barrier divergence: lanes {:#010x} of the warp wait at this barrier, but lanes {:#010x} wait "
-                      "elsewhere",
-                      reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(here)), in.index), here,
-                      missing);
-                });
+void Watcher::barrier_diverged(Warp& warp, const Instruction& in, Mask, Mask) {
+  // Where several groups of the warp wait, each at its own barrier, it is one fault: the first in the text.
+  const Group* here = nullptr;
+  const Group* elsewhere = nullptr;
+  for (const Group& g : warp.groups()) {
+    if (g.pc == in.index || g.forced || (g.state == Group::State::kConverge && g.barrier >= 0)) {
+      if (here == nullptr || g.pc < here->pc) here = &g;
+    }
+  }
+  if (here == nullptr) return;
+  for (const Group& g : warp.groups()) {
+    if (&g != here && g.mask != 0) elsewhere = &g;
+  }
+  const uint32_t place = here->pc;
+  reporter_.add(
+      {4, place, 0}, [&] { return fmt::format("divergence|{}", reporter_.site(place)); },
+      [&] {
+        std::string others = "elsewhere";
+        if (elsewhere != nullptr) {
+          const bool behind =
+              elsewhere->state == Group::State::kBarrier || elsewhere->state == Group::State::kWarpBarrier;
+          others = "at " + reporter_.where(behind ? elsewhere->wait_pc : elsewhere->pc);
+        }
+        return fmt::format(
+            "{}: barrier divergence: lanes {:#010x} of the warp wait at this barrier, but lanes {:#010x} wait {}",
+            reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(here->mask)), place),
+            here->mask, warp.alive() & ~here->mask, others);
+      });
 }
 
 void Watcher::note_store(Warp& warp, const Instruction& in, Mask lanes) {
@@ -55,16 +74,16 @@ void Watcher::note_store(Warp& warp, const Instruction& in, Mask lanes) {
     }
     const BlockShadow::Left& left = b.left[store];
     if (b.anyone_left && left.valid && barriers > left.barriers && (same & ~seen.ever) != 0) {
-      reporter_.add({5, w.barrier_place, in.index},
-                    [&] { return fmt::format("divergence|{}", reporter_.site(w.barrier_place)); },
-                    [&] {
-                      return fmt::format(
-                          "{}: barrier divergence: this thread waited here, but thread {} of the block went past this "
-                          "barrier, executed {} and exited",
-                          reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(same & ~seen.ever)),
-                                        w.barrier_place),
-                          reporter_.thread(left.thread / kLanes, left.thread % kLanes), reporter_.where(left.place));
-                    });
+      reporter_.add(
+          {5, w.barrier_place, in.index}, [&] { return fmt::format("divergence|{}", reporter_.site(w.barrier_place)); },
+          [&] {
+            return fmt::format(
+                "{}: barrier divergence: this thread waited here, but thread {} of the block went past this "
+                "barrier, executed {} and exited",
+                reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(std::countr_zero(same & ~seen.ever)),
+                              w.barrier_place),
+                reporter_.thread(left.thread / kLanes, left.thread % kLanes), reporter_.where(left.place));
+          });
     }
     seen.in_phase |= same;
     seen.ever |= same;

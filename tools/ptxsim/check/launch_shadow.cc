@@ -1,8 +1,6 @@
 #include "tools/ptxsim/check/launch_shadow.h"
 
 #include <algorithm>
-#include <set>
-#include <string>
 #include <utility>
 
 namespace ptxsim {
@@ -34,12 +32,31 @@ LaunchShadow::LaunchShadow(const Program& program, uint64_t the_sequence, Interv
     } else if (text->opcode == "ld" && !atomics.empty()) {
       t.optimistic = atomics.contains(address_of(*text));
     }
+    t.object = text->opcode == "mbarrier" || text->opcode == "cp";
     if (text->opcode == "st" || text->opcode == "atom" || text->opcode == "red") {
       if (text != last && store_places_.size() < 0xffff) store_places_.push_back(static_cast<uint32_t>(i));
       t.store = static_cast<uint16_t>(store_places_.size());
     }
     last = text;
   }
+}
+
+void LaunchShadow::defer(const std::string& key, const std::string& site, std::function<std::string()> text) {
+  const std::lock_guard lock(mutex_);
+  Deferred& d = deferred_[key];
+  if (d.times++ == 0) d = {site, text(), 1};
+}
+
+void LaunchShadow::raced(const std::string& reading_site) {
+  const std::lock_guard lock(mutex_);
+  raced_.insert(reading_site);
+}
+
+std::map<std::string, LaunchShadow::Deferred> LaunchShadow::deferred() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, Deferred> rest = deferred_;
+  std::erase_if(rest, [&](const auto& entry) { return raced_.contains(entry.second.site); });
+  return rest;
 }
 
 LaunchShadow::Released* LaunchShadow::released(uint32_t block) const {

@@ -2,9 +2,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -64,10 +67,22 @@ class LaunchShadow {
     uint16_t store = 0;       // from 1: the number of a store or atomic among them
     bool optimistic = false;  // a load of what a later atomic of the same thread checks again
     bool exchange = false;    // an atomic that writes whatever was there
+    bool object = false;      // of an mbarrier, whose events say what it orders
   };
   const Traits& traits(uint32_t index) const { return traits_[index]; }
   size_t stores() const { return store_places_.size(); }
   uint32_t store_place(size_t number) const { return store_places_[number - 1]; }
+
+  /// A read of what nobody has written may be a read that came before the write: then the race is the finding, and this
+  /// one is none. Which it is, the end of the launch tells.
+  struct Deferred {
+    std::string site, text;
+    uint64_t times = 0;
+  };
+  void defer(const std::string& key, const std::string& site, std::function<std::string()> text);
+  void raced(const std::string& reading_site);
+  /// What is left at the end, by key.
+  std::map<std::string, Deferred> deferred() const;
 
   /// What a block's releases to other blocks cover. Outlives the block.
   struct Released {
@@ -82,6 +97,8 @@ class LaunchShadow {
   std::vector<uint32_t> store_places_;  // instructions, by number - 1
   mutable std::mutex mutex_;
   std::unordered_map<uint32_t, std::unique_ptr<Released>> released_;
+  std::map<std::string, Deferred> deferred_;
+  std::set<std::string> raced_;
 };
 
 }  // namespace ptxsim

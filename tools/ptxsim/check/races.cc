@@ -1,11 +1,13 @@
 #include "tools/ptxsim/check/races.h"
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 
 namespace ptxsim {
 
-// --- order ------------------------------------------------------------------------------------------------------------
+// --- order
+// ------------------------------------------------------------------------------------------------------------
 
 Order::Whose Order::whose(IntervalId id) {
   if (!across_blocks_) return id < block_.first ? Whose::kFormerLaunch : Whose::kThisBlock;
@@ -48,11 +50,13 @@ bool Order::before(Record r, int lane) {
   return across_blocks_ && id < clock.acquired && released(block_.released, r);
 }
 
-// --- races ------------------------------------------------------------------------------------------------------------
+// --- races
+// ------------------------------------------------------------------------------------------------------------
 
-RaceCheck::RaceCheck(Order& order, WarpShadow& warp, IntervalId id, IntervalId floor, uint32_t place, Manner manner,
-                     What what)
-    : order_(order), warp_(warp), what_(what), manner_(manner) {
+RaceCheck::RaceCheck(Order& order, BlockShadow& block, WarpShadow& warp, IntervalId floor, uint32_t place,
+                     Manner manner, What what)
+    : order_(order), block_(block), warp_(warp), what_(what), manner_(manner) {
+  const IntervalId id = block.interval(warp);
   stamp_ = record::make(what == What::kIssue ? kInFlight : id, place, warp.index, 0, manner);
   floor_ = Record{floor} << record::kIdShift;
   // Where other blocks come, the number of a warp says nothing, but that of an interval does.
@@ -137,8 +141,36 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
     }
     return;
   }
+  if (order_.across_blocks() && manner_ != Manner::kPlain) {
+    note_synchronising_writers(granules, range);
+    return;
+  }
   for (uint64_t i = 0; i < range.count; ++i) write[i] = mine(range, i);
   if (what_ == What::kIssue) in_flight_ += range.count;
+}
+
+/// Other workers may be at the same place. Whoever acquires from a record must see at least what all before it have
+/// released: records follow each other with growing intervals, and none is lost.
+void RaceCheck::note_synchronising_writers(const Granules& granules, const Range& range) {
+  for (uint64_t i = 0; i < range.count; ++i) {
+    const std::atomic_ref<Record> at(granules.write[range.first + i]);
+    Record old = at.load();
+    do {
+      if (record::id(old) > record::id(stamp_) && record::id(old) != kInFlight) {
+        warp_.id = kNobody;
+        stamp_ = (stamp_ & ~record::kIdBits) | Record{block_.interval(warp_)} << record::kIdShift;
+      }
+    } while (!at.compare_exchange_weak(old, mine(range, i)));
+    if ((i & ((uint64_t{1} << range.lane_shift) - 1)) == 0) replaced_[record::lane(mine(range, i))] = old;
+  }
+}
+
+/// Others that see the record must see the value, too, to tell whether they write the same: so it is written now. The
+/// instruction writes it again; in between nobody can write another without a race.
+void RaceCheck::write_early(const Range& range, uint32_t width) const {
+  const Lanes& l = *lanes_;
+  if (what_ != What::kWrite || l.value == nullptr || manner_ != Manner::kPlain || !order_.across_blocks()) return;
+  std::memcpy(l.memory + range.first * width, l.value + range.lane * l.bytes, range.count * width);
 }
 
 void RaceCheck::words(AccessRecords& records, const Range& range) {
@@ -148,6 +180,7 @@ void RaceCheck::words(AccessRecords& records, const Range& range) {
       check(*byte, {range.first * 4, range.count * 4, range.lane, range.lane_shift + 2}, 1);
     }
   }
+  write_early(range, 4);
   if (what_ == What::kRead) {
     note_readers(records.words(), range);
   } else if (what_ != What::kReadOnly) {
@@ -172,6 +205,7 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
     }
     check(own, range, 1);
   }
+  write_early(range, 1);
   if (what_ == What::kRead) {
     note_readers(own, range);
   } else if (what_ != What::kReadOnly) {

@@ -42,18 +42,19 @@ class RaceCheck {
     kRead,
     kReadOnly,  // leaves no record: synchronising, or checked again by an atomic
     kWrite,
-    kIssue,     // of an asynchronous copy to here
+    kIssue,  // of an asynchronous copy to here
     kLand,
   };
   struct Lanes {
     Mask mask;
     const uint64_t* place;  // per lane: where its bytes start in the records
     uint32_t bytes;
-    const std::byte* value;   // of writes, as in Access; null when not at hand
-    const std::byte* memory;  // what is at place 0 before the access
+    const std::byte* value;  // of writes, as in Access; null when not at hand
+    std::byte* memory;       // what is at place 0 before the access
   };
 
-  RaceCheck(Order& order, WarpShadow& warp, IntervalId id, IntervalId floor, uint32_t place, Manner manner, What what);
+  RaceCheck(Order& order, BlockShadow& block, WarpShadow& warp, IntervalId floor, uint32_t place, Manner manner,
+            What what);
   virtual ~RaceCheck() = default;
   RaceCheck(const RaceCheck&) = delete;
   RaceCheck& operator=(const RaceCheck&) = delete;
@@ -61,6 +62,8 @@ class RaceCheck {
   void run(AccessRecords& records, const Lanes& lanes);
   /// Granules that became (kIssue) or stopped being (kLand) in flight.
   uint64_t in_flight() const { return in_flight_; }
+  /// Of synchronising writes: the record that each lane's replaced.
+  const Record* replaced() const { return replaced_; }
 
  protected:
   /// The lane's access at this place (of a byte) and another's are not ordered.
@@ -91,10 +94,13 @@ class RaceCheck {
   void examine(Record r, const Range& range, uint64_t i, uint32_t width, bool other_writes);
   void note_readers(const Granules& granules, const Range& range) const;
   void note_writers(const Granules& granules, const Range& range);
+  void note_synchronising_writers(const Granules& granules, const Range& range);
+  void write_early(const Range& range, uint32_t width) const;
   bool same_value(int lane, uint64_t place, uint32_t width, Record other) const;
   bool writes() const { return what_ == What::kWrite || what_ == What::kIssue; }
 
   Order& order_;
+  BlockShadow& block_;
   WarpShadow& warp_;
   What what_;
   Manner manner_;
@@ -105,6 +111,7 @@ class RaceCheck {
   Record same_warp_;
   const Lanes* lanes_ = nullptr;
   uint64_t in_flight_ = 0;
+  Record replaced_[kLanes] = {};
 };
 
 }  // namespace ptxsim

@@ -13,7 +13,7 @@ using Record = uint64_t;
 enum class Manner : uint8_t {
   kPlain = 0,
   kSynchronising = 1,  // volatile, relaxed…, atomic
-  kFenced = 2,         // a plain store first thing behind a fence: as good as a flag
+  kFenced = 2,         // a plain store right behind a fence: as good as a flag
   kAsync = 3,          // an asynchronous copy has yet to write it (interval kInFlight)
 };
 

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <functional>
+#include <utility>
 
 /// Events of execution, on their way to those that judge them.
 namespace ptxsim {
@@ -47,7 +48,7 @@ void Watcher::access(Warp& warp, const Instruction& in, const Access& a) {
   if (a.kind == Access::Kind::kStore || a.kind == Access::Kind::kAtomic) note_store(warp, in, a.mask);
 }
 
-void Watcher::warp_sync(Warp& warp, Mask lanes) { block(*warp.cta).warp_sync(shadow(warp), lanes, warp.alive()); }
+void Watcher::warp_sync(Warp& warp, Mask lanes) { block(*warp.cta).warp_sync(up_to_date(warp), lanes, warp.alive()); }
 
 void Watcher::barrier_complete(Cta& cta, int barrier) { block(cta).barrier_complete(cta.alive_threads(), barrier); }
 
@@ -57,13 +58,19 @@ void Watcher::barrier_leave(Warp& warp, Mask lanes, int barrier) {
 
 void Watcher::release(Warp& warp, Mask lanes, Space space, uint64_t object) {
   BlockShadow& b = block(*warp.cta);
-  WarpShadow& w = shadow(warp);
+  WarpShadow& w = up_to_date(warp);
   if (space == Space::kGlobal) {
-    b.release(w, lanes, warp.alive(), w.published);
+    w.fenced = true;  // by itself, a fence tells nobody: what comes behind it does
+    return;
+  }
+  const Object at = object_of(warp, object);
+  if (at.owner == &b) {
+    b.release(w, lanes, warp.alive(), b.objects[at.offset]);
+  } else if (at.owner != nullptr) {
+    // Clocks speak of the warps of one block: others know that there is something to see.
     b.release_to_blocks(w, lanes, warp.alive());
-    w.fenced = true;
-  } else {
-    b.release(w, lanes, warp.alive(), b.objects[object]);
+    Clock& clock = at.owner->objects[at.offset];
+    clock.acquired = std::max(clock.acquired, state_.intervals.now());
   }
 }
 
@@ -71,12 +78,28 @@ void Watcher::acquire(Warp& warp, Mask lanes, Space space, uint64_t object) {
   // What a fence acquires, the loads before it have acquired already.
   if (space == Space::kGlobal) return;
   BlockShadow& b = block(*warp.cta);
-  if (const auto at = b.objects.find(object); at != b.objects.end()) {
+  const Object from = object_of(warp, object);
+  if (from.owner == nullptr) return;
+  const auto at = from.owner->objects.find(from.offset);
+  if (at == from.owner->objects.end()) return;
+  if (from.owner == &b) {
     b.acquire(shadow(warp), lanes, warp.alive(), at->second);
+  } else {
+    Clock seen;
+    seen.acquired = state_.intervals.now();
+    b.acquire(shadow(warp), lanes, warp.alive(), seen);
   }
 }
 
-// --- initialisation ---------------------------------------------------------------------------------------------------
+Watcher::Object Watcher::object_of(const Warp& warp, uint64_t object) {
+  const uint64_t rank = object >> kClusterRankShift, offset = object & ((uint64_t{1} << kClusterRankShift) - 1);
+  if (rank == 0 || rank - 1 == warp.cta->cluster_rank) return {&block(*warp.cta), offset};
+  const Cta& owner = *warp.cta->cluster->blocks.at(rank - 1);
+  return {owner.shadow == nullptr ? nullptr : &block(owner), offset};
+}
+
+// --- initialisation
+// ---------------------------------------------------------------------------------------------------
 
 template <class Describe>
 void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a, uint8_t* flags, const uint64_t* place,
@@ -95,14 +118,16 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
       if (written::all(own, a.bytes)) return;
       for (uint32_t at = 0; at < a.bytes; at += element) {
         if (written::any(own + at, element)) continue;
-        reporter_.add(
-            {1, in.index, same},
-            [&] { return fmt::format("uninitialised|{}|{}", reporter_.site(in.index), same); },
-            [&] {
-              return fmt::format("{}: {} of {} bytes of uninitialised {}",
-                                 reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index),
-                                 a.kind == Kind::kAtomic ? "atomic access" : "read", element, describe(l, at));
-            });
+        const std::string& key =
+            *reporter_
+                 .key_of({1, in.index, same},
+                         [&] { return fmt::format("uninitialised|{}|{}", reporter_.site(in.index), same); })
+                 .first;
+        launch_->defer(key, reporter_.site(in.index), [&] {
+          return fmt::format("{}: {} of {} bytes of uninitialised {}",
+                             reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index),
+                             a.kind == Kind::kAtomic ? "atomic access" : "read", element, describe(l, at));
+        });
         return;
       }
     });
@@ -128,8 +153,7 @@ std::string Watcher::shared_place(uint64_t offset) const {
   } else {
     start = grid_.program->shared_static_bytes;
   }
-  const std::string what =
-      name != nullptr ? fmt::format("variable '{}'", *name) : std::string("dynamic shared memory");
+  const std::string what = name != nullptr ? fmt::format("variable '{}'", *name) : std::string("dynamic shared memory");
   return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - start, what);
 }
 
@@ -137,9 +161,8 @@ void Watcher::local(Warp& warp, const Instruction& in, const Access& a) {
   const uint64_t size = warp.program().local_bytes;
   alignas(64) uint64_t place[kLanes];
   for (uint64_t l = 0; l < kLanes; ++l) place[l] = (uint64_t{warp.index} * kLanes + l) * size + a.address[l];
-  initialisation(warp, in, a, block(*warp.cta).local_written.data(), place, ~uint64_t{0}, [&](int l, uint32_t at) {
-    return fmt::format("local memory at {:#x}", a.address[l] + at);
-  });
+  initialisation(warp, in, a, block(*warp.cta).local_written.data(), place, ~uint64_t{0},
+                 [&](int l, uint32_t at) { return fmt::format("local memory at {:#x}", a.address[l] + at); });
 }
 
 void Watcher::shared(Warp& warp, const Instruction& in, const Access& a, const Cta& owner) {
@@ -217,18 +240,19 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
   }
 }
 
-// --- races ------------------------------------------------------------------------------------------------------------
+// --- races
+// ------------------------------------------------------------------------------------------------------------
 
-void Watcher::acquire_from_records(Warp& warp, Mask lanes, const Tracked& memory, Order& order) {
+template <class RecordOf>
+void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, Order& order, RecordOf record_of) {
   BlockShadow& b = block(*warp.cta);
   WarpShadow& w = shadow(warp);
-  const Record floor = Record{memory.floor} << record::kIdShift;
-  const Record* writers = memory.records.words().write;
+  const Record floor = Record{floor_id} << record::kIdShift;
   Clock seen;
   Mask from_warps = 0;
   bool any = false;
   each_lane(lanes, [&](int l) {
-    const Record r = writers[memory.place[l] / 4];
+    const Record r = record_of(l);
     const Manner manner = record::manner(r);
     if (r < floor || (manner != Manner::kSynchronising && manner != Manner::kFenced)) return;
     const IntervalId id = record::id(r);
@@ -254,14 +278,20 @@ void Watcher::acquire_from_records(Warp& warp, Mask lanes, const Tracked& memory
   b.acquire(w, lanes, warp.alive(), seen);
 }
 
+void Watcher::catch_up(Warp& warp, WarpShadow& w) {
+  const Mask lanes = std::exchange(w.acquiring, 0);
+  Order order(block(*warp.cta), w, state_.intervals, true);
+  acquire_from_records(warp, lanes, launch_->first, order, [&](int l) { return *w.read[l]; });
+}
+
 namespace {
 
 class Races : public RaceCheck {
  public:
   template <class F, class G>
-  Races(Order& order, WarpShadow& warp, IntervalId id, IntervalId floor, uint32_t place, Manner manner, What what,
+  Races(Order& order, BlockShadow& block, WarpShadow& warp, IntervalId floor, uint32_t place, Manner manner, What what,
         F on_race, G on_flight)
-      : RaceCheck(order, warp, id, floor, place, manner, what), on_race_(on_race), on_flight_(on_flight) {}
+      : RaceCheck(order, block, warp, floor, place, manner, what), on_race_(on_race), on_flight_(on_flight) {}
 
  protected:
   void race(int lane, uint64_t place, Record other, bool other_writes) override {
@@ -280,32 +310,41 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
   using Kind = Access::Kind;
   using What = RaceCheck::What;
   BlockShadow& b = block(*warp.cta);
-  WarpShadow& w = shadow(warp);
+  WarpShadow& w = up_to_date(warp);
   Order order(b, w, state_.intervals, memory.across_blocks);
   const bool stores = a.kind == Kind::kStore || a.kind == Kind::kAtomic;
   const bool synchronising = a.synchronising && (stores || a.kind == Kind::kLoad);
-  if (synchronising) {
-    if (a.kind != Kind::kStore) acquire_from_records(warp, a.mask, memory, order);
-    if (stores) {
-      b.release(w, a.mask, warp.alive(), w.published);
-      if (memory.across_blocks) b.release_to_blocks(w, a.mask, warp.alive());
-    }
+  const bool object = launch_->traits(in.index).object;  // which says by itself what it orders
+  const bool flag = a.kind == Kind::kStore && !synchronising && w.fenced;
+  const auto cell = [&](int l) -> const Record* {
+    const bool word = (a.bytes | memory.place[l]) % 4 == 0;
+    return word ? memory.records.words().write + memory.place[l] / 4
+                : memory.records.need_bytes().write + memory.place[l];
+  };
+  const bool acquires = synchronising && !object && a.kind != Kind::kStore;
+  if (acquires) {
+    acquire_from_records(warp, a.mask, memory.floor, order, [&](int l) { return *cell(l); });
+  }
+  if (flag || (synchronising && !object && stores)) {
+    b.release(w, a.mask, warp.alive(), w.published);
+    if (memory.across_blocks) b.release_to_blocks(w, a.mask, warp.alive());
+    w.fenced = false;
   }
   const bool optimistic = a.kind == Kind::kLoad && launch_->traits(in.index).optimistic;
   Manner manner = Manner::kPlain;
-  if (synchronising || optimistic) {
+  if ((synchronising && !(object && a.kind == Kind::kStore)) || optimistic) {
     manner = Manner::kSynchronising;
   } else if (a.kind == Kind::kAsyncIssue) {
     manner = Manner::kAsync;
-  } else if (a.kind == Kind::kStore && w.fenced) {
+  } else if (flag) {
     manner = Manner::kFenced;
   }
   const bool shared = memory.allocation == nullptr;
-  const What what = a.kind == Kind::kAsyncIssue                                ? What::kIssue
-                    : a.kind == Kind::kAsyncLand                               ? (shared ? What::kLand : What::kWrite)
-                    : stores                                                   ? What::kWrite
+  const What what = a.kind == Kind::kAsyncIssue                                 ? What::kIssue
+                    : a.kind == Kind::kAsyncLand                                ? (shared ? What::kLand : What::kWrite)
+                    : stores                                                    ? What::kWrite
                     : manner == Manner::kSynchronising && a.kind == Kind::kLoad ? What::kReadOnly
-                                                                               : What::kRead;
+                                                                                : What::kRead;
   const bool writes = what != What::kRead && what != What::kReadOnly;
   const auto place_text = [&](uint64_t place) {
     if (shared) return shared_place(place);
@@ -315,6 +354,7 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
   const uint64_t same = shared ? 0 : memory.allocation->sequence;
   const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes) {
     const uint32_t there = record::place(other);
+    launch_->raced(reporter_.site(other_writes ? in.index : there));
     reporter_.add(
         {2, uint64_t{std::min(in.index, there)} << 32 | std::max(in.index, there), same},
         [&] {
@@ -323,8 +363,9 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
         },
         [&] {
           const char* own_verb = a.kind == Kind::kAtomic ? "atomic access" : writes ? "write" : "read";
-          const char* other_verb =
-              !other_writes ? "read" : record::manner(other) == Manner::kSynchronising ? "atomic or volatile write" : "write";
+          const char* other_verb = !other_writes                                     ? "read"
+                                   : record::manner(other) == Manner::kSynchronising ? "atomic or volatile write"
+                                                                                     : "write";
           std::string by = "thread " + reporter_.thread(record::warp(other), record::lane(other));
           std::string remedy = "no barrier between them";
           if (order.whose(record::id(other)) == Order::Whose::kOtherBlock) {
@@ -334,8 +375,8 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
             remedy = "no __syncwarp between them";
           }
           return fmt::format("{}: race: {} of {} bytes of {} and {} by {} at {}: {}",
-                             reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), own_verb, a.bytes,
-                             place_text(place), other_verb, by, reporter_.where(there), remedy);
+                             reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), own_verb,
+                             a.bytes, place_text(place), other_verb, by, reporter_.where(there), remedy);
         });
   };
   const auto on_flight = [&](int lane, uint64_t place, Record copy) {
@@ -345,15 +386,22 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
         [&] { return fmt::format("in flight|{}|{}", reporter_.site(in.index), reporter_.site(there)); },
         [&] {
           return fmt::format(
-              "{}: {} of {} bytes of {}, to which thread {} has an asynchronous copy under way (issued at {}): the wait "
+              "{}: {} of {} bytes of {}, to which thread {} has an asynchronous copy under way (issued at {}): the "
+              "wait "
               "for it is missing or too loose",
-              reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), writes ? "write" : "read", a.bytes,
-              place_text(place), reporter_.thread(record::warp(copy), record::lane(copy)), reporter_.where(there));
+              reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(lane), in.index), writes ? "write" : "read",
+              a.bytes, place_text(place), reporter_.thread(record::warp(copy), record::lane(copy)),
+              reporter_.where(there));
         });
   };
   // A function object as a reference costs nothing to make; these are called for findings only.
-  Races check(order, w, b.interval(w), memory.floor, in.index, manner, what, std::ref(on_race), std::ref(on_flight));
+  Races check(order, b, w, memory.floor, in.index, manner, what, std::ref(on_race), std::ref(on_flight));
   check.run(memory.records, {a.mask, memory.place, a.bytes, a.kind == Kind::kStore ? a.value : nullptr, memory.memory});
+  if (acquires && memory.across_blocks) {
+    if (stores) acquire_from_records(warp, a.mask, memory.floor, order, [&](int l) { return check.replaced()[l]; });
+    each_lane(a.mask, [&](int l) { w.read[l] = cell(l); });
+    w.acquiring = a.mask;
+  }
   if (what == What::kIssue) {
     block(*memory.owner).in_flight += check.in_flight();
   } else if (what == What::kLand) {

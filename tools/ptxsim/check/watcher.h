@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,8 +23,8 @@ struct Checker::State {
   Findings* findings;
   Intervals intervals;
 
-  std::mutex mutex;  // of all that follows
-  uint32_t generation = 0;  // of interval numbers
+  std::mutex mutex;                                                                         // of all that follows
+  uint32_t generation = 0;                                                                  // of interval numbers
   std::unordered_map<const Grid*, std::pair<std::shared_ptr<LaunchShadow>, int>> launches;  // running; their workers
   std::vector<std::unique_ptr<BlockShadow>> spare_blocks;
 
@@ -52,29 +54,21 @@ class Reporter {
   /// `same`: three numbers that tell apart what may need different keys; key and text are made when they are new.
   template <class Key, class Text>
   void add(std::tuple<uint64_t, uint64_t, uint64_t> same, Key key, Text text) {
-    auto [at, fresh] = keys_.try_emplace(hash(same), Seen{same, {}});
-    if (fresh || at->second.same != same) {
-      at->second = {same, fmt::format("{}|{}", program().kernel, key())};
-      findings_.add(at->second.key, text());
-      return;
-    }
-    findings_.add(at->second.key, {});
+    const auto [known, fresh] = key_of(same, key);
+    findings_.add(*known, fresh ? text() : std::string());
+  }
+
+  template <class Key>
+  std::pair<const std::string*, bool> key_of(std::tuple<uint64_t, uint64_t, uint64_t> same, Key key) {
+    const auto [at, fresh] = keys_.try_emplace(same);
+    if (fresh) at->second = fmt::format("{}|{}", program().kernel, key());
+    return {&at->second, fresh};
   }
 
  private:
-  struct Seen {
-    std::tuple<uint64_t, uint64_t, uint64_t> same;
-    std::string key;
-  };
-  static uint64_t hash(const std::tuple<uint64_t, uint64_t, uint64_t>& t) {
-    uint64_t h = std::get<0>(t) * 0x9e3779b97f4a7c15;
-    h = (h ^ std::get<1>(t)) * 0xbf58476d1ce4e5b9;
-    return (h ^ std::get<2>(t)) * 0x94d049bb133111eb;
-  }
-
   Findings& findings_;
   const Grid& grid_;
-  std::unordered_map<uint64_t, Seen> keys_;
+  std::map<std::tuple<uint64_t, uint64_t, uint64_t>, std::string> keys_;
 };
 
 /// One worker's eyes on one launch.
@@ -96,7 +90,20 @@ class Watcher : public Observer {
 
  private:
   static BlockShadow& block(const Cta& cta) { return *static_cast<BlockShadow*>(cta.shadow.get()); }
+  struct Object {
+    BlockShadow* owner;  // null: a block that has not begun
+    uint64_t offset;
+  };
+  /// A synchronisation object in shared memory, the block's own or another's of the cluster.
+  static Object object_of(const Warp& warp, uint64_t object);
   static WarpShadow& shadow(const Warp& warp) { return block(*warp.cta).warps[warp.index]; }
+  /// The same, once it has acquired from what it read last.
+  WarpShadow& up_to_date(Warp& warp) {
+    WarpShadow& w = shadow(warp);
+    if (w.acquiring != 0) catch_up(warp, w);
+    return w;
+  }
+  void catch_up(Warp& warp, WarpShadow& w);
 
   // --- memory ---------------------------------------------------------------------------------------------------
   void shared(Warp& warp, const Instruction& in, const Access& access, const Cta& owner);
@@ -113,14 +120,15 @@ class Watcher : public Observer {
   struct Tracked {
     AccessRecords& records;
     const uint64_t* place;
-    const std::byte* memory;
+    std::byte* memory;
     IntervalId floor;
     bool across_blocks;
     const Allocation* allocation;  // null for shared memory
     const Cta* owner;              // of shared memory
   };
   void races(Warp& warp, const Instruction& in, const Access& access, const Tracked& memory);
-  void acquire_from_records(Warp& warp, Mask lanes, const Tracked& memory, Order& order);
+  template <class RecordOf>
+  void acquire_from_records(Warp& warp, Mask lanes, IntervalId floor, Order& order, RecordOf record_of);
   std::string shared_place(uint64_t offset) const;
 
   GlobalShadow& shadow_of(Allocation& allocation) {
