@@ -160,7 +160,7 @@ Handler extend(uint32_t from_bits, bool from_signed, bool to_signed) {
 
 /// From `from` in a register of from_bits to `to` in one of to_bits.
 void emit_extend(Lowering& l, Slot d, uint32_t to_bits, DataType to, Slot a, uint32_t from_bits, DataType from) {
-  const uint32_t width = std::max<uint32_t>({32, to_bits, from_bits});
+  const auto width = std::max<uint32_t>({32, to_bits, from_bits});
   const bool from_signed = is_signed(from), to_signed = is_signed(to);
   const Handler handler = to_bits == 16   ? extend<uint16_t>(from_bits, from_signed, to_signed)
                           : to_bits == 32 ? extend<uint32_t>(from_bits, from_signed, to_signed)
@@ -282,10 +282,10 @@ template <class D, class T>
   using Through = std::conditional_t<(sizeof(D) < 4), int32_t, D>;
   T inside = x < kLow ? kLow : x;
   inside = inside > kHigh ? kHigh : inside;
-  inside = x == x ? inside : T{0};
+  inside = std::isnan(x) ? T{0} : inside;
   const auto converted = static_cast<D>(static_cast<Through>(inside));
   const D clamped = x > kHigh ? kHighest : converted;
-  return x == x ? clamped : kNan;
+  return std::isnan(x) ? kNan : clamped;
 }
 
 /// slots: d, a. immediate: with ftz, the bits of the smallest normal f32, below which a source counts as zero.
@@ -327,7 +327,8 @@ void lower_to_integer(Lowering& l, DataType to, DataType from, const Modifiers& 
     });
   });
   if (handler == nullptr) l.unknown();
-  const uint32_t natural = std::max<uint32_t>(16, bits_of(to)), to_bits = width_of(l, l.operand(0), to);
+  const auto natural = std::max<uint32_t>(16, bits_of(to));
+  const uint32_t to_bits = width_of(l, l.operand(0), to);
   if (to_bits < natural) l.fail("the destination has {} bits", to_bits);
   const Slot a = l.read(1, bits_of(from));
   const Slot value = to_bits == natural ? l.write(0, natural) : l.temporary(natural);
@@ -483,7 +484,7 @@ void convert_any(Warp& w, const Instruction& in, Mask m) {
         break;
     }
     if (sat) x = x > 0 ? std::min(x, 1.0) : 0.0;  // NaN too becomes +0
-    if (relu) x = x > 0 || x != x ? x : 0.0;
+    if (relu) x = x > 0 || std::isnan(x) ? x : 0.0;
     switch (to) {
       case DataType::kF16:
         w.lanes<uint16_t>(in.slots[0])[l] = static_cast<uint16_t>(narrow_double<F16>(x, rounding, satfinite));
@@ -493,7 +494,7 @@ void convert_any(Warp& w, const Instruction& in, Mask m) {
         break;
       case DataType::kTf32: {
         const auto packed = static_cast<uint32_t>(narrow_double<Tf32Packed>(x, rounding, satfinite));
-        w.lanes<uint32_t>(in.slots[0])[l] = x != x ? F32::kNan : packed << 13;
+        w.lanes<uint32_t>(in.slots[0])[l] = std::isnan(x) ? F32::kNan : packed << 13;
         break;
       }
       case DataType::kF32: {
@@ -519,7 +520,7 @@ void round_to_integral(Warp& w, const Instruction& in, Mask m) {
     const T x = std::fabs(a[l]) < smallest ? std::copysign(T{0}, a[l]) : a[l];
     const T rounded = integral<kHow>(x);
     // f32's results have but one NaN; f64's keep what theirs says.
-    if constexpr (sizeof(T) == 4) return x == x ? rounded : std::bit_cast<float>(F32::kNan);
+    if constexpr (sizeof(T) == 4) return std::isnan(x) ? std::bit_cast<float>(F32::kNan) : rounded;
     return rounded;
   });
 }
@@ -529,7 +530,7 @@ constexpr auto kWidenBf16 = [](uint16_t a) { return uint32_t{a} << 16; };
 constexpr auto kWidenF32 = [](float a) { return static_cast<double>(a); };
 constexpr auto kNarrowF64 = [](double a) {
   const auto bits = std::bit_cast<uint32_t>(static_cast<float>(a));
-  return a == a ? bits : F32::kNan;
+  return std::isnan(a) ? F32::kNan : bits;
 };
 template <class To, Rounding kRounding>
 constexpr auto kNarrowF32 = [](uint32_t a) { return narrow<To, F32, kRounding>(a); };
@@ -619,7 +620,8 @@ void lower_floats(Lowering& l, DataType to, DataType from, const Modifiers& modi
 void lower_from_integer(Lowering& l, DataType to, DataType from, const Modifiers& modifiers) {
   if (!modifiers.rounding || modifiers.relu || modifiers.satfinite) l.unknown();
   if (modifiers.ftz && to != DataType::kF32) l.unknown();  // no result is subnormal
-  const uint32_t natural = std::max<uint32_t>(16, bits_of(from)), from_bits = width_of(l, l.operand(1), from);
+  const auto natural = std::max<uint32_t>(16, bits_of(from));
+  const uint32_t from_bits = width_of(l, l.operand(1), from);
   Slot a = l.read(1, from_bits);
   DataType source = from;
   bool first = true;
@@ -783,7 +785,7 @@ void pack_integers(Warp& w, const Instruction& in, Mask m) {
   const auto* c = w.lanes<uint32_t>(in.slots[3]);
   const uint32_t size = in.flags[0];
   const bool is_signed_type = in.flags[1] != 0;
-  const int32_t highest = static_cast<int32_t>((uint32_t{1} << (is_signed_type ? size - 1 : size)) - 1);
+  const auto highest = static_cast<int32_t>((uint32_t{1} << (is_signed_type ? size - 1 : size)) - 1);
   const int32_t lowest = is_signed_type ? -highest - 1 : 0;
   const uint32_t field = (uint32_t{1} << size) - 1;
   for_lanes(w.lanes<uint32_t>(in.slots[0]), m, [=](int l) {

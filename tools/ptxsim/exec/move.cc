@@ -30,8 +30,8 @@ Handler copy(uint32_t bits) {
 void copy_b128(Warp& w, const Instruction& in, Mask m) {
   const auto* a = w.lanes<uint64_t>(in.slots[1]);
   auto* d = w.lanes<uint64_t>(in.slots[0]);
-  for (int half = 0; half < 2; ++half) {
-    for_lanes(d + half * kLanes, m, [&](int l) { return a[half * kLanes + l]; });
+  for (size_t half = 0; half < 2; ++half) {
+    for_lanes(d + half * kLanes, m, [&](int l) { return a[half * kLanes + static_cast<size_t>(l)]; });
   }
 }
 
@@ -72,7 +72,7 @@ void unpack(Warp& w, const Instruction& in, Mask m) {
 
 void pack_b128(Warp& w, const Instruction& in, Mask m) {
   auto* d = w.lanes<uint64_t>(in.slots[0]);
-  for (int half = 0; half < 2; ++half) {
+  for (size_t half = 0; half < 2; ++half) {
     const auto* part = w.lanes<uint64_t>(in.slots[1 + half]);
     for_lanes(d + half * kLanes, m, [&](int l) { return part[l]; });
   }
@@ -80,8 +80,9 @@ void pack_b128(Warp& w, const Instruction& in, Mask m) {
 
 void unpack_b128(Warp& w, const Instruction& in, Mask m) {
   const auto* source = w.lanes<uint64_t>(in.slots[2]);
-  for (int half = 0; half < 2; ++half) {
-    for_lanes(w.lanes<uint64_t>(in.slots[half]), m, [&](int l) { return source[half * kLanes + l]; });
+  for (size_t half = 0; half < 2; ++half) {
+    for_lanes(w.lanes<uint64_t>(in.slots[half]), m,
+              [&](int l) { return source[half * kLanes + static_cast<size_t>(l)]; });
   }
 }
 
