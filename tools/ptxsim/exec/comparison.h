@@ -150,18 +150,21 @@ void lower_comparison(Lowering& l, DataType source, bool ftz, PickHandler pick) 
   if (is_set) {
     const DataType to = l.type(0);
     set_bits = bits_of(to);
-    const bool to_packed = to == DataType::kF16x2 || to == DataType::kBf16x2;
-    const uint64_t half = to == DataType::kF16 || to == DataType::kF16x2     ? 0x3c00
-                          : to == DataType::kBf16 || to == DataType::kBf16x2 ? 0x3f80
-                                                                             : 0xffff;
-    const bool integer = to == DataType::kU32 || to == DataType::kS32;
-    if (packed) {
-      if (!integer && to != source) l.unknown();
-      value = half | half << 48;
-    } else if (integer || to == DataType::kF32) {
-      value = integer ? 0xffffffff : 0x3f800000;
-    } else if (set_bits == 16 && !to_packed) {
-      value = half;
+    const bool word = to == DataType::kU32 || to == DataType::kS32;
+    const bool short_word = to == DataType::kU16 || to == DataType::kS16;
+    const bool half = to == DataType::kF16 || to == DataType::kBf16;
+    const bool of_half = bits_of(source) == 16;
+    const uint64_t one = to == DataType::kF16 || to == DataType::kF16x2     ? 0x3c00
+                         : to == DataType::kBf16 || to == DataType::kBf16x2 ? 0x3f80
+                                                                            : 0xffff;
+    if (packed && (word || to == source)) {
+      value = one | one << 48;
+    } else if (!packed && word) {
+      value = 0xffffffff;
+    } else if (!packed && !of_half && to == DataType::kF32) {
+      value = 0x3f800000;
+    } else if (!packed && (half || (of_half && short_word))) {
+      value = one;
     } else {
       l.unknown();
     }

@@ -24,13 +24,7 @@ constexpr auto kDivide = [](auto a, auto b) { return a / b; };
 constexpr auto kReciprocal = []<class T>(T a) { return T{1} / a; };
 constexpr auto kSqrt = [](auto a) { return std::sqrt(a); };
 constexpr auto kRsqrt = []<class T>(T a) { return T{1} / std::sqrt(a); };
-constexpr auto kFma = []<class T>(T a, T b, T c) {
-  if constexpr (std::is_same_v<T, float>) {
-    return __builtin_fmaf(a, b, c);
-  } else {
-    return __builtin_fma(a, b, c);
-  }
-};
+constexpr auto kFma = [](auto a, auto b, auto c) { return fused(a, b, c); };
 /// Beyond 2^126 the device's reciprocal of the divisor is zero.
 constexpr auto kDivideApproximate = [](float a, float b) {
   const float zero = a * std::copysign(0.0F, b);
@@ -45,6 +39,15 @@ constexpr auto kNegate = []<class T>(T a) {
   return std::bit_cast<T>(static_cast<Bits>(std::bit_cast<Bits>(a) ^ FormatOf<T>::kSign));
 };
 constexpr auto kMagnitude = []<class T>(T a) { return std::fabs(a); };
+
+/// The operations whose f64 NaNs are not chosen_nan's.
+template <auto F>
+constexpr bool kOwnNan = false;
+template <>
+constexpr bool kOwnNan<kNegate> = true;
+template <>
+constexpr bool kOwnNan<kMagnitude> = true;
+
 template <Pick kPick, bool kNan>
 constexpr auto kExtreme = []<class T>(T a, T b) { return extreme<FormatOf<T>, kPick, kNan>(a, b); };
 template <Pick kPick, bool kNan>
@@ -67,7 +70,23 @@ constexpr auto kUpperWord = [](double a) {
   return std::bit_cast<double>(std::bit_cast<uint64_t>(F(upper)) & kUpper);
 };
 
+template <>
+constexpr bool kOwnNan<kUpperWord<kReciprocal>> = true;
+template <>
+constexpr bool kOwnNan<kUpperWord<kRsqrt>> = true;
+
 // --- handlers -------------------------------------------------------------------------------------------------------
+
+/// An f64 result that is a NaN: the first source that is one, made quiet, or the processor's own.
+template <class... T>
+double chosen_nan(double result, T... source) {
+  constexpr auto kOwn = std::bit_cast<double>(uint64_t{0xfff8} << 48);
+  double nan = kOwn;
+  bool found = false;
+  ((nan = !found & (source != source) ? source : nan, found = found | (source != source)), ...);
+  const auto quiet = std::bit_cast<double>(std::bit_cast<uint64_t>(nan) | uint64_t{1} << 51);
+  return result == result ? result : quiet;
+}
 
 /// d[i] = f(i) for the elements of the mask's lanes, kWidth of them in each.
 template <int kWidth, class T, class F>
@@ -91,13 +110,16 @@ void arithmetic(Warp& w, const Instruction& in, Mask m) {
   const T* b = w.lanes<T>(in.slots[kSources > 1 ? 2 : 1]);
   const T* c = w.lanes<T>(in.slots[kSources > 2 ? 3 : 1]);
   for_elements<kWidth>(w.lanes<T>(in.slots[0]), m, [=](int i) {
-    T result;
-    if constexpr (kSources == 1) result = F(a[i]);
-    if constexpr (kSources == 2) result = F(a[i], b[i]);
-    if constexpr (kSources == 3) result = F(a[i], b[i], c[i]);
-    if constexpr (kSaturate) return static_cast<T>(saturate(static_cast<float>(result)));
-    if constexpr (std::is_same_v<T, float>) return canonical(result);
-    return result;
+    const auto compute = [](auto... source) {
+      const T result = F(source...);
+      if constexpr (kSaturate) return saturate(result);
+      if constexpr (std::is_same_v<T, float>) return canonical(result);
+      if constexpr (std::is_same_v<T, double> && !kOwnNan<F>) return chosen_nan(result, source...);
+      return result;
+    };
+    if constexpr (kSources == 1) return compute(a[i]);
+    if constexpr (kSources == 2) return compute(a[i], b[i]);
+    if constexpr (kSources == 3) return compute(a[i], b[i], c[i]);
   });
 }
 
@@ -172,14 +194,6 @@ struct Compare {
     return {first, ~first};
   }
 };
-
-/// slots: destination, two values, the f32 that decides by its sign.
-template <class D, bool kFtz>
-void slct(Warp& w, const Instruction& in, Mask m) {
-  const D *a = w.lanes<D>(in.slots[1]), *b = w.lanes<D>(in.slots[2]);
-  const float* c = w.lanes<float>(in.slots[3]);
-  for_lanes(w.lanes<D>(in.slots[0]), m, [=](int l) { return (kFtz ? flush(c[l]) : c[l]) >= 0.0F ? a[l] : b[l]; });
-}
 
 template <class F>
 void copysign(Warp& w, const Instruction& in, Mask m) {
@@ -368,23 +382,6 @@ void lower_compare(Lowering& l) {
   });
 }
 
-void lower_slct(Lowering& l) {
-  allow_modifiers(l, {"ftz"});
-  expect_shape(l, 2, 4);
-  if (l.type(1) != DataType::kF32) l.unknown();
-  const uint32_t bits = bits_of(l.type(0));
-  const bool ftz = l.has("ftz");
-  const auto pick = [&]<class D>(D) { return ftz ? Handler{slct<D, true>} : Handler{slct<D, false>}; };
-  Handler handler = nullptr;
-  if (bits == 16) handler = pick(uint16_t{});
-  if (bits == 32) handler = pick(uint32_t{});
-  if (bits == 64) handler = pick(uint64_t{});
-  if (handler == nullptr) l.unknown();
-  const Slot a = l.read(1, bits), b = l.read(2, bits), c = float_source(l, 3, 32);
-  l.set_kind(Kind::kMove);
-  l.emit(handler, {l.write(0, bits), a, b, c});
-}
-
 void lower_copysign(Lowering& l) {
   allow_modifiers(l, {});
   expect_type(l, {DataType::kF32, DataType::kF64});
@@ -407,7 +404,7 @@ void lower_testp(Lowering& l) {
   l.emit(handler, {l.write_predicate(l.operand(0)), a});
 }
 
-/// What lower_float does for the opcodes that integer.cc and move.cc own.
+/// What lower_float does for the opcodes that integer.cc owns.
 struct SharedOpcode {
   std::string_view opcode;
   Lower lower;
@@ -424,7 +421,6 @@ constexpr SharedOpcode kShared[] = {
     {"max", lower_extreme<Pick::kMax>},
     {"setp", lower_compare},
     {"set", lower_compare},
-    {"slct", lower_slct},
 };
 
 }  // namespace

@@ -104,18 +104,17 @@ T extreme_xorsign(T a, T b) {
 
 // --- approximations -------------------------------------------------------------------------------------------------
 
-/// The sum of coefficient[i] * x^i.
-template <class T, size_t n>
-inline T polynomial(T x, const T (&coefficient)[n]) {
-  T sum = coefficient[n - 1];
-  for (size_t i = n - 1; i > 0; --i) sum = __builtin_fma(sum, x, coefficient[i - 1]);
-  return sum;
-}
-template <size_t n>
-inline float polynomial(float x, const float (&coefficient)[n]) {
-  float sum = coefficient[n - 1];
-  for (size_t i = n - 1; i > 0; --i) sum = __builtin_fmaf(sum, x, coefficient[i - 1]);
-  return sum;
+inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+/// The sum of coefficient[i] * x^i. (A recursion, for loops inside of loops over lanes do not become vectors.)
+template <size_t i = 0, class T, size_t n>
+inline __attribute__((always_inline)) T polynomial(T x, const T (&coefficient)[n]) {
+  if constexpr (i + 1 == n) {
+    return coefficient[i];
+  } else {
+    return fused(polynomial<i + 1>(x, coefficient), x, coefficient[i]);
+  }
 }
 
 /// 2^x - 1 for |x| <= 1/2, to 2^-25 of itself: the Taylor series, ln(2)^i / i!.
@@ -151,7 +150,7 @@ inline float tanh_approximate(float x) {
   const float shifted = inside + kRoundF32;
   const auto n = static_cast<int32_t>(bits_of_f32(shifted) - bits_of_f32(kRoundF32));
   const float power = f32_of_bits(static_cast<uint32_t>(n + 127) << 23);
-  const float minus1 = __builtin_fmaf(power, exp2_minus_1(inside - (shifted - kRoundF32)), power - 1.0F);
+  const float minus1 = fused(power, exp2_minus_1(inside - (shifted - kRoundF32)), power - 1.0F);
   const float result = minus1 / (minus1 + 2.0F);
   // Below 2^-12 it is x itself to the last bit; NaN comes through `result`.
   const float chosen = magnitude < 0x1p-12F ? magnitude : result;
