@@ -123,6 +123,11 @@ std::vector<LaneCase> arithmetic_cases() {
   add({"add.sat.s32 $d, $a, $b;", 32, {32, 32}, [=](const Values& v) {
          return static_cast<uint64_t>(clamp(s32(v[0]) + s32(v[1]), 32, true));
        }});
+  // Lanes that a guard leaves out keep their carry.
+  add({"add.cc.u32 $d, $c, $c;\n@!$s add.cc.u32 %r90, 0, 0;\naddc.u32 $d, $a, $b;",
+       32,
+       {32, 32, 32},
+       [](const Values& v) { return v[0] + v[1] + ((v[0] & 1) != 0 ? v[2] >> 31 : 0); }});
   add({"sub.sat.s32 $d, $a, $b;", 32, {32, 32}, [=](const Values& v) {
          return static_cast<uint64_t>(clamp(s32(v[0]) - s32(v[1]), 32, true));
        }});
