@@ -58,16 +58,21 @@ RaceCheck::RaceCheck(Order& order, BlockShadow& block, WarpShadow& warp, Interva
     : order_(order), block_(block), warp_(warp), what_(what), manner_(manner) {
   const IntervalId id = block.interval(warp);
   stamp_ = record::make(what == What::kIssue ? kInFlight : id, place, warp.index, 0, manner);
-  floor_ = Record{floor} << record::kIdShift;
   // Where other blocks come, the number of a warp says nothing, but that of an interval does.
-  together_ = order.across_blocks() ? 0 : Record{warp.together} << record::kIdShift;
-  same_warp_ = order.across_blocks() ? record::kIdBits : record::kWarpBits;
-  same_thread_ = same_warp_ | record::kLaneBits | record::kMannerBits;
+  const bool across = order.across_blocks();
+  filter_.floor = Record{floor} << record::kIdShift;
+  filter_.together = across ? 0 : Record{warp.together} << record::kIdShift;
+  filter_.same_warp = across ? record::kIdBits : record::kWarpBits;
+  filter_.same_thread = filter_.same_warp | record::kLaneBits | record::kMannerBits;
 }
 
-bool RaceCheck::all_pass(const Record* r, const Range& range) const {
+bool RaceCheck::all_pass(const Record* records, const Range& range) const {
+  const Filter filter = filter_;
+  const Range r = range;
+  const Record stamp = stamp_;
+  const Record* const at = records + r.first;
   uint64_t bad = 0;
-  for (uint64_t i = 0; i < range.count; ++i) bad |= passes(r[range.first + i], mine(range, i)) ? 0 : 1;
+  for (uint64_t i = 0; i < r.count; ++i) bad |= filter.passes(at[i], mine(stamp, r, i)) ? 0 : 1;
   return bad == 0;
 }
 
@@ -85,8 +90,8 @@ bool RaceCheck::same_value(int lane, uint64_t place, uint32_t width, Record othe
 }
 
 void RaceCheck::examine(Record r, const Range& range, uint64_t i, uint32_t width, bool other_writes) {
-  const Record own = mine(range, i);
-  if (passes(r, own)) return;
+  const Record own = mine(stamp_, range, i);
+  if (filter_.passes(r, own)) return;
   const auto lane = static_cast<int>(record::lane(own));
   const uint64_t place = (range.first + i) * width;
   if (record::manner(r) == Manner::kAsync) {
@@ -111,22 +116,25 @@ void RaceCheck::check(const Granules& granules, const Range& range, uint32_t wid
 }
 
 void RaceCheck::note_readers(const Granules& granules, const Range& range) const {
-  Record* const read = granules.read + range.first;
-  Record* const read_too = granules.read_too + range.first;
-  const auto mine_or_old = [&](Record r, Record own) { return r < floor_ || ((r ^ own) & same_thread_) == 0; };
+  const Filter filter = filter_;
+  const Range r = range;
+  const Record stamp = stamp_;
+  Record* const __restrict read = granules.read + r.first;
   uint64_t others = 0;
-  for (uint64_t i = 0; i < range.count; ++i) {
-    const Record own = mine(range, i);
-    const bool take = mine_or_old(read[i], own);
+  for (uint64_t i = 0; i < r.count; ++i) {
+    const Record own = mine(stamp, r, i), old = read[i];
+    const bool take = filter.mine_or_old(old, own);
     others |= take ? 0 : 1;
-    read[i] = take ? own : read[i];
+    read[i] = take ? own : old;
   }
   if (others == 0) return;
-  for (uint64_t i = 0; i < range.count; ++i) {
-    const Record own = mine(range, i), first = read[i], second = read_too[i];
+  Record* const __restrict read_too = granules.read_too + r.first;
+  for (uint64_t i = 0; i < r.count; ++i) {
+    const Record own = mine(stamp, r, i), first = read[i], second = read_too[i];
     // Of two readers in one warp, rather one of another warp is kept.
-    const bool second_is_other = second >= floor_ && ((second ^ own) & same_warp_) != 0;
-    const bool keep = mine_or_old(first, own) || (((first ^ own) & same_warp_) == 0 && second_is_other);
+    const bool second_matters = second >= filter.floor, second_is_other = ((second ^ own) & filter.same_warp) != 0,
+               first_is_own_warp = ((first ^ own) & filter.same_warp) == 0;
+    const bool keep = filter.mine_or_old(first, own) | (first_is_own_warp & second_matters & second_is_other);
     read_too[i] = keep ? second : own;
   }
 }
@@ -136,7 +144,7 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
   if (what_ == What::kLand) {
     for (uint64_t i = 0; i < range.count; ++i) {
       if (record::manner(write[i]) != Manner::kAsync) continue;
-      write[i] = mine(range, i);
+      write[i] = mine(stamp_, range, i);
       ++in_flight_;
     }
     return;
@@ -145,7 +153,9 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
     note_synchronising_writers(granules, range);
     return;
   }
-  for (uint64_t i = 0; i < range.count; ++i) write[i] = mine(range, i);
+  const Range r = range;
+  const Record stamp = stamp_;
+  for (uint64_t i = 0; i < r.count; ++i) write[i] = mine(stamp, r, i);
   if (what_ == What::kIssue) in_flight_ += range.count;
 }
 
@@ -160,8 +170,8 @@ void RaceCheck::note_synchronising_writers(const Granules& granules, const Range
         warp_.id = kNobody;
         stamp_ = (stamp_ & ~record::kIdBits) | Record{block_.interval(warp_)} << record::kIdShift;
       }
-    } while (!at.compare_exchange_weak(old, mine(range, i)));
-    if ((i & ((uint64_t{1} << range.lane_shift) - 1)) == 0) replaced_[record::lane(mine(range, i))] = old;
+    } while (!at.compare_exchange_weak(old, mine(stamp_, range, i)));
+    if ((i & ((uint64_t{1} << range.lane_shift) - 1)) == 0) replaced_[record::lane(mine(stamp_, range, i))] = old;
   }
 }
 
@@ -195,7 +205,7 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
     const auto look = [&](const Record* r, bool other_writes) {
       Record newest = 0;
       for (uint64_t w = first; w <= last; ++w) newest = r[w] > newest ? r[w] : newest;
-      if (newest < floor_) return;
+      if (newest < filter_.floor) return;
       for (uint64_t i = 0; i < range.count; ++i) examine(r[(range.first + i) / 4], range, i, 1, other_writes);
     };
     look(word.write, true);

@@ -78,16 +78,28 @@ class RaceCheck {
     uint32_t lane, lane_shift;
   };
 
-  Record mine(const Range& range, uint64_t i) const {
-    return stamp_ | Record{(range.lane + (i >> range.lane_shift)) & 31} << record::kLaneShift;
+  /// What tells of a record whether it needs a closer look. By value in the loops over granules, so that they become
+  /// vectors; without branches for the same reason.
+  struct Filter {
+    Record floor;        // records below are of the past
+    Record together;     // likewise those of the own warp
+    Record same_thread;  // bits that tell threads apart
+    Record same_warp;
+
+    bool passes(Record r, Record mine) const {
+      const bool past = r < floor, own_thread = ((r ^ mine) & same_thread) == 0,
+                 own_warp = ((r ^ mine) & record::kWarpBits) == 0, own_past = r < together;
+      return past | own_thread | (own_warp & own_past);
+    }
+    bool mine_or_old(Record r, Record mine) const {
+      const bool past = r < floor, own = ((r ^ mine) & same_thread) == 0;
+      return past | own;
+    }
+  };
+  static Record mine(Record stamp, const Range& range, uint64_t i) {
+    return stamp | Record{(range.lane + (i >> range.lane_shift)) & 31} << record::kLaneShift;
   }
-  bool passes(Record r, Record mine) const {
-    // Without branches: the loops over this are vectors.
-    const bool past = r < floor_, own_thread = ((r ^ mine) & same_thread_) == 0,
-               own_warp = ((r ^ mine) & record::kWarpBits) == 0, own_past = r < together_;
-    return past | own_thread | (own_warp & own_past);
-  }
-  bool all_pass(const Record* r, const Range& range) const;
+  bool all_pass(const Record* records, const Range& range) const;
   void words(AccessRecords& records, const Range& range);
   void bytes(AccessRecords& records, const Granules& own, const Range& range);
   void check(const Granules& granules, const Range& range, uint32_t width);
@@ -104,11 +116,8 @@ class RaceCheck {
   WarpShadow& warp_;
   What what_;
   Manner manner_;
-  Record stamp_;        // of lane 0
-  Record floor_;        // records below are of the past
-  Record together_;     // likewise those of the own warp
-  Record same_thread_;  // bits that tell threads apart
-  Record same_warp_;
+  Record stamp_;  // of lane 0
+  Filter filter_;
   const Lanes* lanes_ = nullptr;
   uint64_t in_flight_ = 0;
   Record replaced_[kLanes] = {};
