@@ -148,10 +148,7 @@ __global__ void whole_grid(int* data, int* out) {
 
 __global__ void early_return(int* out, int n) {
   __shared__ int tile[64];
-  if (threadIdx.x >= n) {
-    out[threadIdx.x] = -1;
-    return;
-  }
+  if (threadIdx.x >= n) return;
   tile[threadIdx.x] = threadIdx.x;
   __syncthreads();
   out[threadIdx.x] = tile[n - 1 - threadIdx.x];
