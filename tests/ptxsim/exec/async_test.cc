@@ -140,9 +140,9 @@ TEST(CpAsync, OnlyGuardedLanesCopy) {
   for (uint32_t l = 0; l < 32; ++l) ASSERT_EQ(r.words[l], l > 20 ? 100 + l : 7);
 }
 
-class Refused : public ::testing::TestWithParam<std::pair<std::string, Status>> {};
+class RefusedCopies : public ::testing::TestWithParam<std::pair<std::string, Status>> {};
 
-TEST_P(Refused, WithTheRightStatus) {
+TEST_P(RefusedCopies, WithTheRightStatus) {
   Device device;
   const Outcome o = device.run(kernel(2, kPrologue + GetParam().first), {1, 1, 1}, {32, 1, 1},
                                device.upload(counted(256)), device.upload(Words(256)));
@@ -150,7 +150,7 @@ TEST_P(Refused, WithTheRightStatus) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    CpAsync, Refused,
+    CpAsync, RefusedCopies,
     ::testing::Values(
         std::pair("cp.async.ca.shared.global [%r1], [%rd0], 12;", Status::kIllegalInstruction),
         std::pair("cp.async.cg.shared.global [%r1], [%rd0], 4;", Status::kIllegalInstruction),

@@ -400,8 +400,8 @@ TEST(Approximation, SpecialValuesAreThoseOfTheManualsTables) {
 
 // --- forms that do not exist ----------------------------------------------------------------------------------------
 
-class Refused : public ::testing::TestWithParam<const char*> {};
-TEST_P(Refused, NamesTheInstruction) {
+class RefusedFloats : public ::testing::TestWithParam<const char*> {};
+TEST_P(RefusedFloats, NamesTheInstruction) {
   Device d;
   const std::string text = GetParam();
   const Outcome o = d.run(kernel(0, text + ";"), {1, 1, 1}, {32, 1, 1});
@@ -409,7 +409,7 @@ TEST_P(Refused, NamesTheInstruction) {
   EXPECT_NE(o.message.find("[" + text.substr(0, text.find('.'))), std::string::npos) << o.message;
 }
 INSTANTIATE_TEST_SUITE_P(
-    Float, Refused,
+    Float, RefusedFloats,
     ::testing::Values("fma.f32 %f1, %f2, %f3, %f4", "mad.f32 %f1, %f2, %f3, %f4", "div.f32 %f1, %f2, %f3",
                       "rcp.f32 %f1, %f2", "sqrt.f32 %f1, %f2", "ex2.f32 %f1, %f2", "sin.f32 %f1, %f2",
                       "tanh.approx.ftz.f32 %f1, %f2", "add.rn.rz.f32 %f1, %f2, %f3", "add.ftz.f64 %fd1, %fd2, %fd3",
