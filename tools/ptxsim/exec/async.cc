@@ -87,7 +87,7 @@ void copy(Warp& w, const Instruction& in, Mask m) {
         each_lane(same, [&](int l) { std::memcpy(data + l * size_of_all(), at.pointer[l], size_of_all()); });
       });
     } else {
-      each_lane(same, [&](int l) { std::memcpy(data + static_cast<uint32_t>(l) * bytes, at.pointer[l], part); });
+      each_lane(same, [&](int l) { std::memcpy(data + static_cast<size_t>(l) * bytes, at.pointer[l], part); });
     }
   }
   w.pending_copies.push_back(std::move(pending));

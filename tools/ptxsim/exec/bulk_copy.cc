@@ -499,7 +499,7 @@ bool tensor_to_shared(Warp& w, const Instruction& in, int lane) {
           locate_range(w, in, lane, address + uint64_t{e} * stride * box->element, Space::kGlobal,
                        uint64_t{step} * box->element, box->element, Access::Kind::kAsyncRead, nullptr);
       if (from == nullptr) return false;
-      std::memcpy(dense.data() + at + e * box->element, from, size_t{step} * box->element);
+      std::memcpy(dense.data() + at + size_t{e} * box->element, from, size_t{step} * box->element);
     }
     return true;
   });
@@ -508,7 +508,7 @@ bool tensor_to_shared(Warp& w, const Instruction& in, int lane) {
   if (map.swizzle == TensorMap::Swizzle::kNone) {
     copy.pieces = {{offset, box->bytes}};
   } else {
-    std::vector<std::byte> image((box->bytes + kLine - 1) / kLine * kLine);
+    std::vector<std::byte> image(size_t{(box->bytes + kLine - 1) / kLine} * kLine);
     for (uint32_t at = 0; at < box->bytes; at += kChunk) {
       const uint32_t place = swizzled(map.swizzle, offset + at);
       std::memcpy(image.data() + (place - offset), copy.image.data() + at, kChunk);
@@ -545,7 +545,7 @@ bool tensor_to_global(Warp& w, const Instruction& in, int lane) {
     if (first == last) return true;
     const uint32_t step = stride == 1 ? last - first : 1;
     for (uint32_t e = first; e < last; e += step) {
-      if (!put(w, in, lane, address + uint64_t{e} * stride * box->element, dense.data() + at + e * box->element,
+      if (!put(w, in, lane, address + uint64_t{e} * stride * box->element, dense.data() + at + size_t{e} * box->element,
                uint64_t{step} * box->element, box->element, reduction, type)) {
         return false;
       }
@@ -579,7 +579,8 @@ void store_async(Warp& w, const Instruction& in, Mask m) {
     std::vector<std::byte> image(bytes);
     for (uint32_t e = 0; e < in.memory.elements; ++e) {
       const std::byte* lanes = w.lanes<std::byte>(in.slots[kCoordinates + e]);
-      std::memcpy(&image[e * in.memory.bytes], lanes + static_cast<uint32_t>(lane) * in.memory.bytes, in.memory.bytes);
+      std::memcpy(&image[size_t{e} * in.memory.bytes], lanes + static_cast<size_t>(lane) * in.memory.bytes,
+                  in.memory.bytes);
     }
     const uint32_t offset = shared_place(w, to).offset;
     Cta::BulkCopy copy{*mbarrier, bytes, &in, offset, std::move(image), {{offset, bytes}}};

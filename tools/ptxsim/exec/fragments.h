@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -163,8 +164,8 @@ struct FloatsOfA {
   alignas(64) float values[kMostBlocks][E::kPer][kGroups][kLanes];
 
   /// registers[block · kGroups + group].
-  void fill(const uint32_t* const* registers, int blocks) {
-    for (int j = 0; j < blocks; ++j) {
+  void fill(const uint32_t* const* registers, std::ptrdiff_t blocks) {
+    for (std::ptrdiff_t j = 0; j < blocks; ++j) {
       for (int g = 0; g < kGroups; ++g) {
         alignas(64) float unpacked[E::kPer * kLanes];
         unpack<E>(registers[j * kGroups + g], unpacked);
@@ -183,8 +184,8 @@ template <class E>
 struct FloatsOfB {
   alignas(64) float values[kMostBlocks][E::kPer][kLanes];
 
-  void fill(const uint32_t* const* registers, int blocks) {
-    for (int j = 0; j < blocks; ++j) {
+  void fill(const uint32_t* const* registers, std::ptrdiff_t blocks) {
+    for (std::ptrdiff_t j = 0; j < blocks; ++j) {
       alignas(64) uint32_t ordered[kLanes];
       reorder(registers[j], ordered);
       unpack<E>(ordered, &values[j][0][0]);
@@ -194,8 +195,9 @@ struct FloatsOfB {
 
 /// One group of eight rows: the accumulator's two registers, and a step over one value of k for each of its vectors.
 template <class A, class B, int kGroups, int kElement>
-inline __attribute__((always_inline)) void multiply_quad(const FloatsOfA<A, kGroups>& a, const FloatsOfB<B>& b, int j,
-                                                         int g, Floats (&sum)[2][kLanes / Floats::kWidth]) {
+inline __attribute__((always_inline)) void multiply_quad(const FloatsOfA<A, kGroups>& a, const FloatsOfB<B>& b,
+                                                         std::ptrdiff_t j, int g,
+                                                         Floats (&sum)[2][kLanes / Floats::kWidth]) {
 #pragma GCC unroll 8
   for (int e = 0; e < A::kPer; ++e) {
     const Floats even = Floats::repeat(&b.values[j][e][8 * kElement]);
@@ -212,26 +214,28 @@ inline __attribute__((always_inline)) void multiply_quad(const FloatsOfA<A, kGro
 /// sum += a b. Each element is summed over k from 0 up with one fused multiply-add each, rounded to nearest: a fixed
 /// order, where the device's is unspecified.
 template <class A, class B, int kGroups>
-inline void multiply(const FloatsOfA<A, kGroups>& a, const FloatsOfB<B>& b, int blocks, float (*sums)[kLanes]) {
+inline void multiply(const FloatsOfA<A, kGroups>& a, const FloatsOfB<B>& b, std::ptrdiff_t blocks,
+                     float (*sums)[kLanes]) {
   static_assert(A::kPer == B::kPer);
   constexpr int kChunks = kLanes / Floats::kWidth;
   for (int g = 0; g < kGroups; ++g) {
+    float(*const rows)[kLanes] = sums + std::ptrdiff_t{2} * g;
     Floats sum[2][kChunks];
 #pragma GCC unroll 2
-    for (int p = 0; p < 2; ++p) {
+    for (size_t p = 0; p < 2; ++p) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kChunks; ++c) sum[p][c] = Floats::load(&sums[2 * g + p][c * Floats::kWidth]);
+      for (int c = 0; c < kChunks; ++c) sum[p][c] = Floats::load(&rows[p][c * Floats::kWidth]);
     }
-    for (int j = 0; j < blocks; ++j) {
+    for (std::ptrdiff_t j = 0; j < blocks; ++j) {
       multiply_quad<A, B, kGroups, 0>(a, b, j, g, sum);
       multiply_quad<A, B, kGroups, 1>(a, b, j, g, sum);
       multiply_quad<A, B, kGroups, 2>(a, b, j, g, sum);
       multiply_quad<A, B, kGroups, 3>(a, b, j, g, sum);
     }
 #pragma GCC unroll 2
-    for (int p = 0; p < 2; ++p) {
+    for (size_t p = 0; p < 2; ++p) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kChunks; ++c) sum[p][c].store(&sums[2 * g + p][c * Floats::kWidth]);
+      for (int c = 0; c < kChunks; ++c) sum[p][c].store(&rows[p][c * Floats::kWidth]);
     }
   }
 }
@@ -293,7 +297,7 @@ inline void add_integers(const int32_t (*c)[kLanes], const float (*sums)[kLanes]
 
 /// Eight rows of 16 bytes: lane l gets the four bytes l mod 4 of row l / 4.
 inline void block_of_rows(const std::byte* const* rows, uint32_t* out) {
-  for (int r = 0; r < 8; ++r) std::memcpy(out + 4 * r, rows[r], 16);
+  for (size_t r = 0; r < 8; ++r) std::memcpy(out + 4 * r, rows[r], 16);
 }
 
 /// The same of the transposed matrix of 8 × 8 halves.
@@ -304,13 +308,13 @@ inline void block_of_columns(const std::byte* const* rows, uint32_t* out) {
   // Three rounds of interleaving with the row four further make columns of rows.
   for (int round = 0; round < 3; ++round) {
     Halves next[8];
-    for (int r = 0; r < 4; ++r) {
-      next[2 * r] = __builtin_shuffle(m[r], m[r + 4], Halves{0, 8, 1, 9, 2, 10, 3, 11});
-      next[2 * r + 1] = __builtin_shuffle(m[r], m[r + 4], Halves{4, 12, 5, 13, 6, 14, 7, 15});
+    for (size_t r = 0; r < 4; ++r) {
+      next[2 * r] = __builtin_shufflevector(m[r], m[r + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      next[2 * r + 1] = __builtin_shufflevector(m[r], m[r + 4], 4, 12, 5, 13, 6, 14, 7, 15);
     }
-    for (int r = 0; r < 8; ++r) m[r] = next[r];
+    for (size_t r = 0; r < 8; ++r) m[r] = next[r];
   }
-  for (int c = 0; c < 8; ++c) std::memcpy(out + 4 * c, &m[c], 16);
+  for (size_t c = 0; c < 8; ++c) std::memcpy(out + 4 * c, &m[c], 16);
 }
 
 }  // namespace ptxsim

@@ -46,17 +46,18 @@ void ldmatrix(Warp& w, const Instruction& in, Mask m) {
   for (int l = 0; l < kLanes; ++l) row[l] = (rows >> l & 1) != 0 ? at.pointer[l] : kAbsent;
   for (int i = 0; i < count; ++i) {
     auto* d = w.lanes<uint32_t>(in.slots[i]);
+    const std::byte* const* rows_of_matrix = &row[8 * i];
     if (in.flags[kTransposed] != 0) {
-      block_of_columns(row + 8 * i, d);
+      block_of_columns(rows_of_matrix, d);
     } else {
-      block_of_rows(row + 8 * i, d);
+      block_of_rows(rows_of_matrix, d);
     }
   }
 }
 
 void transpose(const uint32_t* block, uint32_t* out) {
   const std::byte* rows[8];
-  for (int r = 0; r < 8; ++r) rows[r] = reinterpret_cast<const std::byte*>(block + 4 * r);
+  for (size_t r = 0; r < 8; ++r) rows[r] = reinterpret_cast<const std::byte*>(block + 4 * r);
   block_of_columns(rows, out);
 }
 
@@ -79,7 +80,7 @@ void stmatrix(Warp& w, const Instruction& in, Mask m) {
   const auto* bytes = reinterpret_cast<const std::byte*>(value);
   Located at;
   if (!locate(w, in, rows, address, in.memory.space, 16, 16, Access::Kind::kStore, false, bytes, at)) return;
-  each_lane(rows, [&](int l) { std::memcpy(at.pointer[l], bytes + 16 * l, 16); });
+  each_lane(rows, [&](int l) { std::memcpy(at.pointer[l], bytes + size_t{16} * static_cast<uint32_t>(l), 16); });
 }
 
 void movmatrix(Warp& w, const Instruction& in, Mask m) {

@@ -176,7 +176,7 @@ void arrive_after_copies(Warp& w, const Instruction& in, Mask m) {
   }
 }
 
-Instruction& emit(Lowering& l, Handler handler, std::vector<Slot> slots, const Lowering::Address& address,
+Instruction& emit(Lowering& l, Handler handler, const std::vector<Slot>& slots, const Lowering::Address& address,
                   Space space) {
   Instruction& in = l.emit(handler, slots);
   in.memory.space = space;
@@ -254,9 +254,7 @@ void lower_mbarrier(Lowering& l) {
     } else if (row->takes_count) {
       count = l.read(next++, 32);
     }
-  } else if (!arrives && operation != Operation::kInvalidate) {
-    l.unknown();
-  } else if (expects || l.has("noComplete")) {
+  } else if (expects || l.has("noComplete") || (!arrives && operation != Operation::kInvalidate)) {
     l.unknown();
   }
   if (next != l.operand_count()) l.unknown();

@@ -55,11 +55,12 @@ constexpr int kMostTiles = 2;
 template <class A, class B, int kGroups>
 void product(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
-  const int blocks = in.flags[kBlocks], m_tiles = in.flags[kTiles] & 15, n_tiles = in.flags[kTiles] >> 4;
+  const std::ptrdiff_t blocks = in.flags[kBlocks], m_tiles = in.flags[kTiles] & 15, n_tiles = in.flags[kTiles] >> 4;
   const auto d_kind = static_cast<Accumulator>(in.flags[kAccumulatorD]),
              c_kind = static_cast<Accumulator>(in.flags[kAccumulatorC]);
-  const int d_registers = accumulator_registers(d_kind, kGroups), c_registers = accumulator_registers(c_kind, kGroups);
-  const int tiles = m_tiles * n_tiles;
+  const std::ptrdiff_t d_registers = accumulator_registers(d_kind, kGroups),
+                       c_registers = accumulator_registers(c_kind, kGroups);
+  const std::ptrdiff_t tiles = m_tiles * n_tiles;
   const Slot* d = in.slots;
   const Slot* a = d + tiles * d_registers;
   const Slot* b = a + m_tiles * blocks * kGroups;
@@ -68,22 +69,22 @@ void product(Warp& w, const Instruction& in, Mask m) {
   FloatsOfA<A, kGroups> a_floats[kMostTiles];
   FloatsOfB<B> b_floats[kMostTiles];
   const uint32_t* registers[kMostBlocks * kGroups];
-  for (int t = 0; t < m_tiles; ++t) {
-    for (int i = 0; i < blocks * kGroups; ++i) registers[i] = w.lanes<uint32_t>(*a++);
+  for (std::ptrdiff_t t = 0; t < m_tiles; ++t) {
+    for (std::ptrdiff_t i = 0; i < blocks * kGroups; ++i) registers[i] = w.lanes<uint32_t>(*a++);
     a_floats[t].fill(registers, blocks);
   }
-  for (int t = 0; t < n_tiles; ++t) {
-    for (int i = 0; i < blocks; ++i) registers[i] = w.lanes<uint32_t>(*b++);
+  for (std::ptrdiff_t t = 0; t < n_tiles; ++t) {
+    for (std::ptrdiff_t i = 0; i < blocks; ++i) registers[i] = w.lanes<uint32_t>(*b++);
     b_floats[t].fill(registers, blocks);
   }
   alignas(64) float sums[kMostTiles][2 * kGroups][kLanes];
   alignas(64) int32_t integers[kMostTiles][2 * kGroups][kLanes];
-  for (int t = 0; t < tiles; ++t, c += c_registers) {
+  for (std::ptrdiff_t t = 0; t < tiles; ++t, c += c_registers) {
     load_accumulator(w, c, c_kind, kGroups, sums[t]);
     if (c_kind != Accumulator::kS32) continue;
-    for (int i = 0; i < c_registers; ++i) std::copy_n(w.lanes<int32_t>(c[i]), kLanes, integers[t][i]);
+    for (std::ptrdiff_t i = 0; i < c_registers; ++i) std::copy_n(w.lanes<int32_t>(c[i]), kLanes, integers[t][i]);
   }
-  for (int t = 0; t < tiles; ++t, d += d_registers) {
+  for (std::ptrdiff_t t = 0; t < tiles; ++t, d += d_registers) {
     multiply(a_floats[t / n_tiles], b_floats[t % n_tiles], blocks, sums[t]);
     if (d_kind == Accumulator::kS32) {
       add_integers(integers[t], sums[t], w, d, kGroups, in.flags[kSaturate] != 0);
@@ -97,30 +98,30 @@ void product(Warp& w, const Instruction& in, Mask m) {
 void product_f64(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
   constexpr int kMostK = 16;
-  const int blocks = in.flags[kBlocks], groups = in.flags[kGroupsOfBits], rows = 8 * groups, k = 4 * blocks;
+  const std::ptrdiff_t blocks = in.flags[kBlocks], groups = in.flags[kGroupsOfBits], rows = 8 * groups, k = 4 * blocks;
   const Slot* d = in.slots;
   const Slot* a = d + 2 * groups;
   const Slot* b = a + blocks * groups;
   const Slot* c = b + blocks;
   double a_matrix[16][kMostK], b_matrix[kMostK][8], sum[16][8];
-  for (int i = 0; i < blocks * groups; ++i) {
+  for (std::ptrdiff_t i = 0; i < blocks * groups; ++i) {
     const auto* r = w.lanes<double>(a[i]);
     for (int l = 0; l < kLanes; ++l) a_matrix[8 * (i % groups) + l / 4][4 * (i / groups) + l % 4] = r[l];
   }
-  for (int i = 0; i < blocks; ++i) {
+  for (std::ptrdiff_t i = 0; i < blocks; ++i) {
     const auto* r = w.lanes<double>(b[i]);
     for (int l = 0; l < kLanes; ++l) b_matrix[4 * i + l % 4][l / 4] = r[l];
   }
-  for (int i = 0; i < 2 * groups; ++i) {
+  for (std::ptrdiff_t i = 0; i < 2 * groups; ++i) {
     const auto* r = w.lanes<double>(c[i]);
     for (int l = 0; l < kLanes; ++l) sum[8 * (i / 2) + l / 4][2 * (l % 4) + i % 2] = r[l];
   }
-  for (int row = 0; row < rows; ++row) {
-    for (int i = 0; i < k; ++i) {
+  for (std::ptrdiff_t row = 0; row < rows; ++row) {
+    for (std::ptrdiff_t i = 0; i < k; ++i) {
       for (int n = 0; n < 8; ++n) sum[row][n] = __builtin_fma(a_matrix[row][i], b_matrix[i][n], sum[row][n]);
     }
   }
-  for (int i = 0; i < 2 * groups; ++i) {
+  for (std::ptrdiff_t i = 0; i < 2 * groups; ++i) {
     auto* r = w.lanes<double>(d[i]);
     for (int l = 0; l < kLanes; ++l) r[l] = sum[8 * (i / 2) + l / 4][2 * (l % 4) + i % 2];
   }
@@ -129,15 +130,15 @@ void product_f64(Warp& w, const Instruction& in, Mask m) {
 /// Elements of one bit, of one tile: counts of the ones that a and b have in common, or apart.
 void product_b1(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
-  const int blocks = in.flags[kBlocks], groups = in.flags[kGroupsOfBits];
+  const std::ptrdiff_t blocks = in.flags[kBlocks], groups = in.flags[kGroupsOfBits];
   const Slot* d = in.slots;
   const Slot* a = d + 2 * groups;
   const Slot* b = a + blocks * groups;
   const Slot* c = b + blocks;
   alignas(64) uint32_t sums[4][kLanes];
-  for (int i = 0; i < 2 * groups; ++i) {
+  for (std::ptrdiff_t i = 0; i < 2 * groups; ++i) {
     std::copy_n(w.lanes<uint32_t>(c[i]), kLanes, sums[i]);
-    for (int j = 0; j < blocks; ++j) {
+    for (std::ptrdiff_t j = 0; j < blocks; ++j) {
       const auto* x = w.lanes<uint32_t>(a[j * groups + i / 2]);
       const auto* y = w.lanes<uint32_t>(b[j]);
       for (int l = 0; l < kLanes; ++l) {
@@ -149,7 +150,7 @@ void product_b1(Warp& w, const Instruction& in, Mask m) {
       }
     }
   }
-  for (int i = 0; i < 2 * groups; ++i) std::copy_n(sums[i], kLanes, w.lanes<uint32_t>(d[i]));
+  for (std::ptrdiff_t i = 0; i < 2 * groups; ++i) std::copy_n(sums[i], kLanes, w.lanes<uint32_t>(d[i]));
 }
 
 Handler handler_of(const Lowering& l, const TiledProduct& p) {

@@ -111,7 +111,7 @@ void multiply_async(Warp& w, const Instruction& in, Mask m) {
   const auto kind = static_cast<Accumulator>(in.flags[kAccumulator]);
   const auto d_registers = static_cast<uint32_t>(accumulator_registers(kind, kGroups));
   const Slot* d = in.slots;
-  const Slot* next = d + tiles * d_registers;
+  const Slot* next = d + size_t{tiles} * d_registers;
   const int first_lane = std::countr_zero(m);
   const uint32_t warp = w.index % kWarps;
 
@@ -154,7 +154,7 @@ void multiply_async(Warp& w, const Instruction& in, Mask m) {
     b_floats.fill(b_registers, kBlocks);
     alignas(64) float sums[2 * kGroups][kLanes] = {};
     alignas(64) int32_t integers[2 * kGroups][kLanes] = {};
-    const Slot* tile = d + t * d_registers;
+    const Slot* tile = d + size_t{t} * d_registers;
     if (adds) {
       load_accumulator(w, tile, kind, kGroups, sums);
       if (kind == Accumulator::kS32) {
@@ -259,7 +259,8 @@ void lower_multiply(Lowering& l) {
   const bool in_registers = l.operand(1).kind == ptx::Operand::Kind::kVector;
   if (in_registers) {
     form |= kRegistersA;
-    if (a_registers.size() != kGroups * kBlocks) l.fail("expected 4 registers of a, found {}", a_registers.size());
+    if (a_registers.size() != size_t{kGroups} * kBlocks)
+      l.fail("expected 4 registers of a, found {}", a_registers.size());
     for (const ptx::Operand* r : a_registers) slots.push_back(l.read(*r, 32));
   } else {
     slots.push_back(l.read(1, 64));

@@ -150,8 +150,8 @@ void access(Warp& w, const Instruction& in, Mask m) {
       }
       alignas(64) std::byte value[kLanes * 8];
       if (stores) {
-        for (uint32_t l = 0; l < kLanes; ++l) {
-          std::memcpy(value + l * bytes, lanes + l * register_bytes + e * bytes, bytes);
+        for (size_t l = 0; l < kLanes; ++l) {
+          std::memcpy(value + l * bytes, lanes + l * register_bytes + size_t{e} * bytes, bytes);
         }
       }
       Located at;
@@ -160,11 +160,11 @@ void access(Warp& w, const Instruction& in, Mask m) {
         return;
       }
       each_lane(m, [&](int lane) {
-        const auto l = static_cast<uint32_t>(lane);
+        const auto l = static_cast<size_t>(lane);
         if (stores) {
           std::memcpy(at.pointer[l], value + l * bytes, bytes);
         } else {
-          std::memcpy(lanes + l * register_bytes + e * bytes, at.pointer[l], bytes);
+          std::memcpy(lanes + l * register_bytes + size_t{e} * bytes, at.pointer[l], bytes);
         }
       });
     }
