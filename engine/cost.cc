@@ -14,19 +14,24 @@ int64_t flops(const Graph& graph, const Node& node, const TokenLayout& layout) {
     patches += grid.patches();
     pairs += grid.rows() * grid.rows();
   }
-  return std::visit(
-      Overloaded{
-          [&](const ops::PatchEmbed& o) { return 2 * patches * o.weight.size(); },
-          [&](const ops::AddPosition& o) { return rows * o.width; },
-          [&](const ops::Peg& o) { return 2 * patches * o.weight.size() + patches * o.width(); },
-          [&](const ops::LayerNorm& o) { return 7 * rows * o.width(); },
-          [&](const ops::Linear& o) { return 2 * rows * o.weight.size() + (o.residual ? rows * o.out() : 0); },
-          [&](const ops::Gelu& o) { return 4 * rows * o.width; },
-          [&](const ops::Add& o) { return rows * o.width; },
-          [&](const ops::Attention& o) { return 4 * pairs * o.width() + 4 * pairs * o.heads; },
-          [&](const ops::Pool& o) { return o.kind == ops::Pool::Kind::kMean ? patches * o.width : int64_t{0}; },
-      },
-      node.op);
+  return std::visit(Overloaded{
+                        [&](const ops::PatchEmbed& o) { return 2 * patches * o.weight.size(); },
+                        [&](const ops::AddPosition& o) { return rows * o.width; },
+                        [&](const ops::Peg& o) { return 2 * patches * o.weight.size() + patches * o.width(); },
+                        [&](const ops::LayerNorm& o) { return 7 * rows * o.width(); },
+                        [&](const ops::Linear& o) {
+                          return 2 * rows * o.weight.size() + (o.residual ? rows * o.out() : 0) +
+                                 (o.norm ? 7 * rows * o.in() : 0);
+                        },
+                        [&](const ops::Gelu& o) { return 4 * rows * o.width; },
+                        [&](const ops::Add& o) { return rows * o.width; },
+                        [&](const ops::Attention& o) { return 4 * pairs * o.width() + 4 * pairs * o.heads; },
+                        [&](const ops::Pool& o) {
+                          const bool mean = o.kind == ops::Pool::Kind::kMean;
+                          return (mean ? patches * o.width : 0) + (o.norm ? 7 * (mean ? patches : rows) * o.width : 0);
+                        },
+                    },
+                    node.op);
 }
 
 int64_t flops(const Graph& graph, const TokenLayout& layout) {

@@ -94,4 +94,46 @@ Graph fuse(const Graph& graph) {
   return result;
 }
 
+Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool) {
+  std::vector<Node> nodes = graph.nodes();
+  std::vector<const Node*> maker(static_cast<size_t>(graph.value_count()), nullptr);
+  for (const Node& node : graph.nodes()) maker[static_cast<size_t>(node.output)] = &node;
+  std::vector<bool> swallowed(static_cast<size_t>(graph.value_count()), false);
+  for (Node& node : nodes) {
+    if (node.inputs.empty()) continue;
+    const Node& before = *maker[static_cast<size_t>(node.inputs[0])];
+    const auto* norm = std::get_if<ops::LayerNorm>(&before.op);
+    if (norm == nullptr) continue;
+    auto* linear = std::get_if<ops::Linear>(&node.op);
+    auto* pool = std::get_if<ops::Pool>(&node.op);
+    if (linear != nullptr && !linear->norm && norm->width() <= widest) {
+      linear->norm = *norm;
+    } else if (pool != nullptr && !pool->norm && into_pool) {
+      pool->norm = *norm;
+    } else {
+      continue;
+    }
+    node.inputs[0] = before.inputs[0];
+    swallowed[static_cast<size_t>(before.output)] = true;
+  }
+
+  // What nobody reads any more is left out.
+  std::vector<int> readers(static_cast<size_t>(graph.value_count()), 0);
+  for (const Node& node : nodes) {
+    for (const ValueId id : node.inputs) ++readers[static_cast<size_t>(id)];
+  }
+  for (const auto& [name, id] : graph.outputs()) ++readers[static_cast<size_t>(id)];
+  Graph result;
+  std::vector<ValueId> renamed(static_cast<size_t>(graph.value_count()), -1);
+  for (const Node& node : nodes) {
+    const auto output = static_cast<size_t>(node.output);
+    if (swallowed[output] && readers[output] == 0) continue;
+    std::vector<ValueId> inputs;
+    for (const ValueId id : node.inputs) inputs.push_back(renamed[static_cast<size_t>(id)]);
+    renamed[output] = result.add(node.name, node.op, inputs);
+  }
+  for (const auto& [name, id] : graph.outputs()) result.set_output(name, renamed[static_cast<size_t>(id)]);
+  return result;
+}
+
 }  // namespace cpvt

@@ -8,4 +8,9 @@ namespace cpvt {
 /// The same values come out (to rounding), under the same output names; what is read in between stays as it is.
 Graph fuse(const Graph& graph);
 
+/// LayerNorm, then Linear of at most `widest` inputs  ->  Linear with its norm;   LayerNorm, then Pool  ->  Pool with
+/// its norm. Who else reads a LayerNorm, or is given it as an output, still can: it stays, and what it costs is only
+/// paid where that output is wanted.
+Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool);
+
 }  // namespace cpvt

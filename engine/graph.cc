@@ -18,6 +18,12 @@ void expect_shape(const std::string& node, const char* what, const Tensor& tenso
   }
 }
 
+void expect_norm(const std::string& node, const std::optional<ops::LayerNorm>& norm, int64_t width) {
+  if (!norm) return;
+  expect_shape(node, "norm's weight", norm->gamma, {width});
+  expect_shape(node, "norm's bias", norm->beta, {width});
+}
+
 void expect_rank(const std::string& node, const Tensor& weight, size_t rank) {
   if (weight.shape.size() != rank) {
     throw Error("{}: weight has shape {}, expected {} dimensions", node, shape_text(weight.shape), rank);
@@ -61,6 +67,7 @@ Signature signature(const std::string& node, const Op& op, Rows rows) {
                         [&](const ops::Linear& o) -> Signature {
                           expect_rank(node, o.weight, 2);
                           expect_shape(node, "bias", o.bias, {o.out()});
+                          expect_norm(node, o.norm, o.in());
                           Signature s{{{rows, o.in()}}, {rows, o.out()}};
                           if (o.residual) s.inputs.push_back({rows, o.out()});
                           return s;
@@ -75,6 +82,7 @@ Signature signature(const std::string& node, const Op& op, Rows rows) {
                           return {{{tokens, 3 * o.width()}}, {tokens, o.width()}};
                         },
                         [&](const ops::Pool& o) -> Signature {
+                          expect_norm(node, o.norm, o.width);
                           return {{{tokens, o.width}}, {Rows::kImages, o.width}};
                         },
                     },

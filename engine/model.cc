@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "engine/fusion.h"
 #include "engine/models/cpvt.h"
+#include "engine/residual_scale.h"
 
 namespace cpvt {
 
@@ -14,16 +16,29 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& path,
 
 Model::Model(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)), graph_(fuse(build_cpvt(checkpoint_))) {}
 
+namespace {
+
+Graph formed(const Graph& graph, const GraphForm& form) {
+  const Graph scaled = form.residual_scale == 1 ? graph : scale_residual(graph, form.residual_scale);
+  return fuse_norms(scaled, form.widest_normalised_linear, form.normalised_pool);
+}
+
+}  // namespace
+
 Executable::Executable(std::shared_ptr<const Model> model, std::shared_ptr<const Backend> backend)
     : Executable(model->graph(), std::move(backend)) {
   model_ = std::move(model);
   model_->checkpoint().drop_pages();  // what the kernels need of the file they have packed
 }
 
-Executable::Executable(Graph graph, std::shared_ptr<const Backend> backend)
-    : graph_(std::move(graph)), backend_(std::move(backend)) {
+Executable::Executable(const Graph& graph, std::shared_ptr<const Backend> backend)
+    : graph_(formed(graph, backend->form())), backend_(std::move(backend)) {
   for (const Node& node : graph_.nodes()) {
-    kernels_.push_back(std::visit([&](const auto& op) { return backend_->bind(op); }, node.op));
+    try {
+      kernels_.push_back(std::visit([&](const auto& op) { return backend_->bind(op); }, node.op));
+    } catch (const Error& error) {
+      throw Error("{}: {}", node.name, error.what());
+    }
     weight_bytes_ += kernels_.back().weight_bytes;
   }
 }

@@ -28,13 +28,13 @@ class Model {
   Graph graph_;
 };
 
-/// A model bound to a device: a kernel per node. Immutable and shared between runners; keeps the backend and the model
-/// alive.
+/// A model bound to a device: the graph in the form that the device wants, a kernel per node. Immutable and shared
+/// between runners; keeps the backend and the model alive.
 class Executable {
  public:
   Executable(std::shared_ptr<const Model> model, std::shared_ptr<const Backend> backend);
   /// Any graph, for tests.
-  Executable(Graph graph, std::shared_ptr<const Backend> backend);
+  Executable(const Graph& graph, std::shared_ptr<const Backend> backend);
 
   const Graph& graph() const { return graph_; }
   const Backend& backend() const { return *backend_; }

@@ -17,6 +17,7 @@ struct PatchEmbed {
   Tensor weight;                      // [D, Cin, P, P]
   Tensor bias;                        // [D]
   std::optional<Tensor> class_token;  // [1, 1, D]
+  float scale = 1;                    // of all rows, the class token's too; engine/residual_scale.h
 
   int64_t width() const { return weight.shape[0]; }
   int64_t in_chans() const { return weight.shape[1]; }
@@ -29,13 +30,15 @@ struct AddPosition {
   /// and cosines as timm's build_sincos2d_pos_embed, which leave the class token as it is.
   std::optional<Tensor> learned;
   int64_t width;
+  float scale = 1;  // of the positions
 };
 
-/// x [T, D] -> x + dwconv_k(x) + bias over each image's grid, zero padding (k-1)/2; class tokens pass by. CPVT,
+/// x [T, D] -> x + dwconv_k(x) + scale * bias over each image's grid, zero padding (k-1)/2; class tokens pass by. CPVT,
 /// section 3.2.
 struct Peg {
   Tensor weight;  // [D, 1, k, k]
   Tensor bias;    // [D]
+  float scale = 1;
 
   int64_t width() const { return weight.shape[0]; }
   int64_t kernel() const { return weight.shape[2]; }
@@ -51,12 +54,14 @@ struct LayerNorm {
 
 enum class Activation { kNone, kGelu };  // kGelu: the exact erf form
 
-/// x [R, K] (, residual [R, N]) -> activation(x W^T + b) (+ residual).
+/// x [R, K] (, residual [R, N]) -> scale * activation(norm(x) W^T + b) (+ residual).
 struct Linear {
   Tensor weight;  // [N, K]
   Tensor bias;    // [N]
   Activation activation = Activation::kNone;
   bool residual = false;
+  std::optional<LayerNorm> norm = {};
+  float scale = 1;
 
   int64_t out() const { return weight.shape[0]; }
   int64_t in() const { return weight.shape[1]; }
@@ -82,10 +87,11 @@ struct Attention {
 };
 
 /// x [T, D] -> [B, D]: the class token's row, or the mean over the grid's rows (global average pool; CPVT,
-/// section 3.3).
+/// section 3.3), of norm(x).
 struct Pool {
   enum class Kind { kClassToken, kMean } kind;
   int64_t width;
+  std::optional<LayerNorm> norm = {};
 };
 
 }  // namespace cpvt::ops

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "engine/cost.h"
-#include "engine/position.h"
 
 namespace cpvt {
 
@@ -48,7 +47,19 @@ size_t place(std::vector<Block>& blocks) {
   return total;
 }
 
-using GridShape = std::pair<int64_t, int64_t>;
+/// The nodes that make what is wanted, and what those read.
+std::vector<bool> needed_nodes(const Graph& graph, const std::vector<std::string>& wanted) {
+  std::vector<bool> read(static_cast<size_t>(graph.value_count()), false);
+  for (const std::string& name : wanted) read[static_cast<size_t>(graph.output(name))] = true;
+  std::vector<bool> needed(graph.nodes().size(), false);
+  for (size_t i = graph.nodes().size(); i-- > 0;) {
+    const Node& node = graph.nodes()[i];
+    if (!read[static_cast<size_t>(node.output)]) continue;
+    needed[i] = true;
+    for (const ValueId id : node.inputs) read[static_cast<size_t>(id)] = true;
+  }
+  return needed;
+}
 
 }  // namespace
 
@@ -59,20 +70,26 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   Plan plan;
   plan.layout = std::move(layout);
   plan.wanted = std::move(wanted);
+  plan.needed = needed_nodes(graph, plan.wanted);
 
   const auto values = static_cast<size_t>(graph.value_count());
   std::vector<size_t> last_use(values, 0);
   for (size_t i = 0; i < nodes.size(); ++i) {
+    if (!plan.needed[i]) continue;
     last_use[static_cast<size_t>(nodes[i].output)] = i;
     for (const ValueId id : nodes[i].inputs) last_use[static_cast<size_t>(id)] = i;
   }
   for (const std::string& name : plan.wanted) last_use[static_cast<size_t>(graph.output(name))] = nodes.size();
 
-  // A value takes over its input's block where the operator works in place and is that input's last reader.
-  std::vector<Block> blocks;
-  std::vector<size_t> block_of_value(values);
-  std::vector<size_t> block_of_workspace(nodes.size());
+  // A value takes over its input's block where the operator works in place and is that input's last reader. Block 0 is
+  // empty: of nodes that are not needed.
+  std::vector<Block> blocks{{}};
+  std::vector<size_t> block_of_value(values, 0);
+  std::vector<size_t> block_of_workspace(nodes.size(), 0);
+  std::map<const GeometryTable*, size_t> tables;  // to where they begin
   for (size_t i = 0; i < nodes.size(); ++i) {
+    plan.table_offset.push_back(0);
+    if (!plan.needed[i]) continue;
     const Node& node = nodes[i];
     const auto output = static_cast<size_t>(node.output);
     const int in_place = in_place_input(node.op);
@@ -84,21 +101,18 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
       blocks[block_of_value[output]].to = last_use[output];
     } else {
       const Value& value = graph.value(node.output);
-      const auto floats = static_cast<size_t>(row_count(value.rows, plan.layout) * value.width);
+      const auto rows = static_cast<size_t>(row_count(value.rows, plan.layout));
       block_of_value[output] = blocks.size();
-      blocks.push_back({align(floats * sizeof(float)), i, last_use[output]});
+      blocks.push_back({align(rows * executable.backend().row_bytes(value.width)), i, last_use[output]});
     }
-    const auto floats = static_cast<size_t>(executable.kernel(i).workspace_floats(plan.layout, stream));
+    const Kernel& kernel = executable.kernel(i);
     block_of_workspace[i] = blocks.size();
-    blocks.push_back({align(floats * sizeof(float)), i, i});
+    blocks.push_back({align(kernel.workspace_bytes(plan.layout, stream)), i, i});
 
-    if (const auto* position = std::get_if<ops::AddPosition>(&node.op)) {
-      std::set<GridShape> shapes;
-      for (const TokenGrid& grid : plan.layout.images) {
-        if (!shapes.insert({grid.height, grid.width}).second) continue;
-        plan.position_bytes += static_cast<size_t>(grid.rows() * position->width) * sizeof(float);
-      }
-    }
+    if (!kernel.table) continue;
+    const auto [table, is_new] = tables.insert({kernel.table.get(), plan.table_bytes});
+    if (is_new) plan.table_bytes += align(kernel.table->bytes(plan.layout));
+    plan.table_offset.back() = table->second;
   }
   plan.arena_bytes = place(blocks);
   for (const size_t block : block_of_value) plan.value_offset.push_back(blocks[block].offset);
@@ -106,18 +120,15 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   return plan;
 }
 
-void Plan::fill_positions(const Graph& graph) {
-  for (const Node& node : graph.nodes()) {
-    auto& tables = positions.emplace_back();
-    const auto* position = std::get_if<ops::AddPosition>(&node.op);
-    if (position == nullptr) continue;
-    std::map<GridShape, std::shared_ptr<const std::vector<float>>> made;
-    for (const TokenGrid& grid : layout.images) {
-      auto& table = made[{grid.height, grid.width}];
-      if (!table) table = std::make_shared<const std::vector<float>>(position_rows(*position, grid));
-      tables.push_back(table);
-    }
+void Plan::fill_tables(const Executable& executable, Stream& stream) {
+  std::vector<std::byte> bytes(table_bytes);
+  std::set<const GeometryTable*> filled;
+  for (size_t i = 0; i < needed.size(); ++i) {
+    const GeometryTable* table = executable.kernel(i).table.get();
+    if (!needed[i] || table == nullptr || !filled.insert(table).second) continue;
+    table->fill(layout, std::span(bytes).subspan(table_offset[i], table->bytes(layout)));
   }
+  tables = stream.keep(std::move(bytes));
 }
 
 }  // namespace cpvt

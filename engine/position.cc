@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include "base/error.h"
 
@@ -116,6 +118,28 @@ std::vector<float> position_rows(const ops::AddPosition& op, const TokenGrid& gr
     resample(table, side, op.width, grid, patches);
   }
   return rows;
+}
+
+PositionTables PositionTables::of(const TokenLayout& layout, int64_t width) {
+  PositionTables tables;
+  std::map<std::pair<int64_t, int64_t>, int64_t> offset_of_shape;
+  for (const TokenGrid& grid : layout.images) {
+    const auto [shape, is_new] = offset_of_shape.insert({{grid.height, grid.width}, tables.floats});
+    if (is_new) tables.floats += grid.rows() * width;
+    tables.offset.push_back(shape->second);
+  }
+  return tables;
+}
+
+void fill_positions(const ops::AddPosition& op, const TokenLayout& layout, std::span<float> tables) {
+  const PositionTables places = PositionTables::of(layout, op.width);
+  int64_t filled = 0;
+  for (size_t i = 0; i < layout.images.size(); ++i) {
+    if (places.offset[i] < filled) continue;  // an earlier image's
+    const std::vector<float> rows = position_rows(op, layout.images[i]);
+    std::copy(rows.begin(), rows.end(), tables.begin() + places.offset[i]);
+    filled = places.offset[i] + std::ssize(rows);
+  }
 }
 
 }  // namespace cpvt

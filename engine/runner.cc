@@ -25,17 +25,16 @@ Runner::Runner(std::shared_ptr<const Executable> executable, size_t memory_limit
     : executable_(std::move(executable)), memory_limit_(memory_limit), stream_(executable_->backend().make_stream()) {}
 
 const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::string> wanted) {
-  const Graph& graph = executable_->graph();
-  const ops::PatchEmbed& embed = embedding(graph);
+  const ops::PatchEmbed& embed = embedding(executable_->graph());
   TokenLayout layout = TokenLayout::of(sizes, embed.patch(), embed.class_token.has_value());
   std::vector<std::string> names(wanted.begin(), wanted.end());
   std::sort(names.begin(), names.end());
 
   const auto cached = std::find_if(plans_.begin(), plans_.end(),
-                                   [&](const auto& p) { return p->layout == layout && p->wanted == names; });
+                                   [&](const auto& p) { return p.plan->layout == layout && p.plan->wanted == names; });
   if (cached != plans_.end()) {
     plans_.splice(plans_.begin(), plans_, cached);
-    return *plans_.front();
+    return *plans_.front().plan;
   }
 
   Plan made = Plan::make(*executable_, std::move(layout), std::move(names), *stream_);
@@ -44,21 +43,20 @@ const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::
   const size_t limit =
       memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory() + arena_bytes_;
   if (weights + made.bytes() > limit) {
-    throw Error(
-        "{} images, {} tokens: needs {:.1f} MiB (weights {:.1f}, arena {:.1f}, positions {:.1f}), {} {:.1f} MiB",
-        sizes.size(), made.layout.rows, mebibytes(weights + made.bytes()), mebibytes(weights),
-        mebibytes(made.arena_bytes), mebibytes(made.position_bytes), memory_limit_ != 0 ? "the limit is" : "there are",
-        mebibytes(limit));
+    throw Error("{} images, {} tokens: needs {:.1f} MiB (weights {:.1f}, arena {:.1f}, tables {:.1f}), {} {:.1f} MiB",
+                sizes.size(), made.layout.rows, mebibytes(weights + made.bytes()), mebibytes(weights),
+                mebibytes(made.arena_bytes), mebibytes(made.table_bytes),
+                memory_limit_ != 0 ? "the limit is" : "there are", mebibytes(limit));
   }
-  made.fill_positions(graph);
-  plans_.push_front(std::make_shared<const Plan>(std::move(made)));
+  made.fill_tables(*executable_, *stream_);
+  plans_.push_front({std::make_shared<const Plan>(std::move(made)), nullptr});
   while (plans_.size() > 1 && (plans_.size() > kCachedPlans || held_bytes() > limit)) plans_.pop_back();
-  return *plans_.front();
+  return *plans_.front().plan;
 }
 
 size_t Runner::held_bytes() const {
-  size_t bytes = executable_->weight_bytes() + std::max(arena_bytes_, plans_.front()->arena_bytes);
-  for (const auto& p : plans_) bytes += p->position_bytes;
+  size_t bytes = executable_->weight_bytes() + std::max(arena_bytes_, plans_.front().plan->arena_bytes);
+  for (const Prepared& p : plans_) bytes += p.plan->table_bytes;
   return bytes;
 }
 
@@ -70,27 +68,26 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
   std::byte* arena = stream_->arena(p.arena_bytes);
   arena_ = arena;
   arena_bytes_ = std::max(arena_bytes_, p.arena_bytes);
-  const auto at = [&](size_t offset) { return reinterpret_cast<float*>(arena + offset); };
 
-  const Graph& graph = executable_->graph();
-  std::vector<const float*> inputs;
-  std::vector<const float*> positions;
-  for (size_t i = 0; i < graph.nodes().size(); ++i) {
-    const Node& node = graph.nodes()[i];
-    inputs.clear();
-    for (const ValueId id : node.inputs) inputs.push_back(at(p.value_offset[static_cast<size_t>(id)]));
-    positions.clear();
-    for (const auto& table : p.positions[i]) positions.push_back(table->data());
-    executable_->kernel(i).run({.stream = *stream_,
-                                .layout = p.layout,
-                                .rows = row_count(graph.value(node.output).rows, p.layout),
-                                .images = images,
-                                .positions = positions,
-                                .inputs = inputs,
-                                .output = at(p.value_offset[static_cast<size_t>(node.output)]),
-                                .workspace = at(p.workspace_offset[i])});
-  }
-  last_run_ = plans_.front();
+  stream_->execute(images, plans_.front().recording, [&] {
+    const Graph& graph = executable_->graph();
+    std::vector<const std::byte*> inputs;
+    for (size_t i = 0; i < graph.nodes().size(); ++i) {
+      if (!p.needed[i]) continue;
+      const Node& node = graph.nodes()[i];
+      inputs.clear();
+      for (const ValueId id : node.inputs) inputs.push_back(arena + p.value_offset[static_cast<size_t>(id)]);
+      executable_->kernel(i).run({.stream = *stream_,
+                                  .layout = p.layout,
+                                  .rows = row_count(graph.value(node.output).rows, p.layout),
+                                  .images = images,
+                                  .table = p.tables.get() + p.table_offset[i],
+                                  .inputs = inputs,
+                                  .output = arena + p.value_offset[static_cast<size_t>(node.output)],
+                                  .workspace = arena + p.workspace_offset[i]});
+    }
+  });
+  last_run_ = plans_.front().plan;
 }
 
 const Plan& Runner::last_run() const {
@@ -106,8 +103,7 @@ std::span<const float> Runner::output(std::string_view name) const {
     throw Error("output '{}' was not asked for in the last run", name);
   }
   const Value& value = graph.value(id);
-  const auto* data = reinterpret_cast<const float*>(arena_ + p.value_offset[static_cast<size_t>(id)]);
-  return {data, static_cast<size_t>(row_count(value.rows, p.layout) * value.width)};
+  return stream_->read(arena_ + p.value_offset[static_cast<size_t>(id)], row_count(value.rows, p.layout), value.width);
 }
 
 }  // namespace cpvt

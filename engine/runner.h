@@ -15,7 +15,7 @@ namespace cpvt {
 /// Runs an executable on batches of any sizes. One per thread; any number share an executable.
 class Runner {
  public:
-  /// `memory_limit`: bytes for weights, position rows and arena; 0 takes what the device has free.
+  /// `memory_limit`: bytes for weights, tables and arena; 0 takes what the device has free.
   explicit Runner(std::shared_ptr<const Executable> executable, size_t memory_limit = 0);
 
   /// The plan of a batch of these sizes, without running it; valid until the next call. `wanted` are names of the
@@ -36,8 +36,14 @@ class Runner {
 
  private:
   /// Plans of this many geometries are kept, so that a stream of recurring sizes plans each but once; fewer where their
-  /// position rows would not fit into the memory limit.
+  /// tables would not fit into the memory limit.
   static constexpr size_t kCachedPlans = 16;
+
+  /// What is kept of a geometry.
+  struct Prepared {
+    std::shared_ptr<const Plan> plan;
+    std::shared_ptr<void> recording;  // the stream's
+  };
 
   const Plan& last_run() const;
   /// Bytes taken once the most recently used plan has its arena.
@@ -46,8 +52,8 @@ class Runner {
   std::shared_ptr<const Executable> executable_;
   size_t memory_limit_;
   std::unique_ptr<Stream> stream_;
-  std::list<std::shared_ptr<const Plan>> plans_;  // the most recently used first
-  std::shared_ptr<const Plan> last_run_;          // whose results the arena holds
+  std::list<Prepared> plans_;             // the most recently used first
+  std::shared_ptr<const Plan> last_run_;  // whose results the arena holds
   const std::byte* arena_ = nullptr;
   size_t arena_bytes_ = 0;  // the largest arena so far, which the stream keeps
 };

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/ops.h"
 #include "engine/token_layout.h"
@@ -17,34 +18,63 @@ struct ImageView {
   ImageSize size;
 };
 
-/// Where one runner's work happens: its memory and its order of execution (a thread team; a CUDA stream).
+/// Where one runner's work happens: its memory and its order of execution (a thread team; a CUDA stream). What is not
+/// pure here is right for a device whose memory is the host's and whose kernels are done when they return.
 class Stream {
  public:
   virtual ~Stream() = default;
-  /// The arena: at least `bytes`, 64-byte aligned, kept until a larger one is asked for. Throws Error where it cannot
-  /// be had.
+  /// The arena: at least `bytes`, 64-byte aligned, in the device's memory, kept until a larger one is asked for. Throws
+  /// Error where it cannot be had.
   virtual std::byte* arena(size_t bytes) = 0;
+
+  /// A plan's tables, brought to where kernels read them.
+  virtual std::shared_ptr<const std::byte> keep(std::vector<std::byte> tables);
+
+  /// Runs one batch, whose kernels `enqueue` calls in their order, and returns when all are done. `recording` belongs
+  /// to the batch's plan and is the stream's to fill: what it has recorded of an earlier run it may replay instead.
+  virtual void execute(std::span<const ImageView> images, std::shared_ptr<void>& recording,
+                       const std::function<void()>& enqueue);
+
+  /// A value [rows, width] in the arena as fp32 in the host's memory, dense, valid until the next batch.
+  virtual std::span<const float> read(const std::byte* value, int64_t rows, int64_t width);
 };
 
-/// What a kernel is given: matrices in the arena, where the plan put them, rows lying one after the other.
+/// What a kernel is given: matrices in the arena, where the plan put them, rows lying Backend::row_bytes apart.
 struct Call {
   Stream& stream;
   const TokenLayout& layout;
-  int64_t rows;                             // of the output
-  std::span<const ImageView> images;        // for PatchEmbed
-  std::span<const float* const> positions;  // for AddPosition: per image, its position_rows
-  std::span<const float* const> inputs;
-  float* output;
-  float* workspace;  // as large as the kernel asked for
+  int64_t rows;                       // of the output
+  std::span<const ImageView> images;  // for PatchEmbed
+  const std::byte* table;             // the kernel's GeometryTable for this layout
+  std::span<const std::byte* const> inputs;
+  std::byte* output;
+  std::byte* workspace;  // as large as the kernel asked for
+};
+
+/// What a kernel reads that depends on the batch's geometry alone: position rows, lists of work. Its size is known
+/// before it is made. Kernels that share one share its bytes too.
+struct GeometryTable {
+  std::function<size_t(const TokenLayout&)> bytes;
+  std::function<void(const TokenLayout&, std::span<std::byte>)> fill;
 };
 
 /// An operator bound to a device: its weights packed, ready for any geometry. Immutable; runners share it.
 struct Kernel {
   std::function<void(const Call&)> run;
-  std::function<int64_t(const TokenLayout&, const Stream&)> workspace_floats = [](const auto&, const auto&) {
-    return int64_t{0};
+  std::function<size_t(const TokenLayout&, const Stream&)> workspace_bytes = [](const auto&, const auto&) {
+    return size_t{0};
   };
+  std::shared_ptr<const GeometryTable> table = nullptr;
   size_t weight_bytes = 0;
+  std::vector<std::shared_ptr<void>> weights = {};  // what lives as long as the kernel
+};
+
+/// How a device wants graphs beyond what every device wants (engine/fusion.h). What a backend doesn't ask for it never
+/// sees, and need not have.
+struct GraphForm {
+  int64_t widest_normalised_linear = 0;  // LayerNorm goes into the Linears that read it, up to this many columns
+  bool normalised_pool = false;          // and into the Pool
+  float residual_scale = 1;              // engine/residual_scale.h
 };
 
 /// A device. Graphs are validated before they come here: no operator checks its shapes again.
@@ -55,6 +85,9 @@ class Backend {
   /// Bytes that runners may still take.
   virtual size_t free_memory() const = 0;
   virtual std::unique_ptr<Stream> make_stream() const = 0;
+  virtual GraphForm form() const { return {}; }
+  /// From one row of a value to the next.
+  virtual size_t row_bytes(int64_t width) const { return static_cast<size_t>(width) * sizeof(float); }
 
   virtual Kernel bind(const ops::PatchEmbed& op) const = 0;
   virtual Kernel bind(const ops::AddPosition& op) const = 0;

@@ -20,7 +20,10 @@ std::string text(const Graph& graph) {
     if (const auto* linear = std::get_if<ops::Linear>(&node.op)) {
       if (linear->activation == ops::Activation::kGelu) line += "+gelu";
       if (linear->residual) line += "+residual";
+      if (linear->norm) line += "+norm";
     }
+    const auto* pool = std::get_if<ops::Pool>(&node.op);
+    if (pool != nullptr && pool->norm) line += "+norm";
     line += "(";
     for (const ValueId id : node.inputs) line += (line.back() == '(' ? "" : " ") + made[static_cast<size_t>(id)];
     all += (all.empty() ? "" : " ") + line + ")";
@@ -39,6 +42,16 @@ struct Builder {
   }
   ValueId gelu(const std::string& name, ValueId in) { return graph.add(name, ops::Gelu{8}, {in}); }
   ValueId add(const std::string& name, ValueId a, ValueId b) { return graph.add(name, ops::Add{8}, {a, b}); }
+  ValueId norm(const std::string& name, ValueId in) {
+    return graph.add(name, ops::LayerNorm{shape_only({8}), shape_only({8}), 1e-6F}, {in});
+  }
+  ValueId pool(const std::string& name, ValueId in) {
+    return graph.add(name, ops::Pool{ops::Pool::Kind::kMean, 8}, {in});
+  }
+  std::string normed(ValueId output, int64_t widest = 8, bool into_pool = true) {
+    graph.set_output("output", output);
+    return text(fuse_norms(graph, widest, into_pool));
+  }
   std::string fused(ValueId output) {
     graph.set_output("output", output);
     const Graph result = fuse(graph);
@@ -112,6 +125,49 @@ TEST(Fusion, WaitsForTheResidual) {
   EXPECT_EQ(b.fused(b.add("a", l, y)), "x() y(x) l+residual(x y)");
 }
 
+TEST(FuseNorms, IntoLinearAndPool) {
+  Builder b;
+  EXPECT_EQ(b.normed(b.linear("l", b.norm("n", b.x))), "x() l+norm(x)");
+  Builder c;
+  EXPECT_EQ(c.normed(c.pool("p", c.norm("n", c.x))), "x() p+norm(x)");
+}
+
+TEST(FuseNorms, OnlyWhereAskedFor) {
+  Builder b;
+  EXPECT_EQ(b.normed(b.linear("l", b.norm("n", b.x)), 7), "x() n(x) l(n)");
+  Builder c;
+  EXPECT_EQ(c.normed(c.pool("p", c.norm("n", c.x)), 8, false), "x() n(x) p(n)");
+}
+
+TEST(FuseNorms, IntoEveryReaderButKeptForOthers) {
+  Builder b;
+  const ValueId n = b.norm("n", b.x);
+  const ValueId l = b.linear("l", n);
+  EXPECT_EQ(b.normed(b.add("a", l, b.linear("m", n))), "x() l+norm(x) m+norm(x) a(l m)");
+  Builder c;
+  const ValueId o = c.norm("n", c.x);
+  EXPECT_EQ(c.normed(c.add("a", c.linear("l", o), o)), "x() n(x) l+norm(x) a(l n)");
+  Builder d;
+  const ValueId p = d.norm("n", d.x);
+  d.graph.set_output("features", p);
+  EXPECT_EQ(d.normed(d.pool("p", p)), "x() n(x) p+norm(x)");
+}
+
+// norm(norm(x)): a Linear has room for one.
+TEST(FuseNorms, OneNormEach) {
+  Builder b;
+  EXPECT_EQ(b.normed(b.linear("l", b.norm("m", b.norm("n", b.x)))), "x() n(x) l+norm(n)");
+}
+
+// A residual that is the normalised value still reads it.
+TEST(FuseNorms, NotTheResidual) {
+  Builder b;
+  const ValueId n = b.norm("n", b.x);
+  ops::Linear linear{shape_only({8, 8}), shape_only({8})};
+  linear.residual = true;
+  EXPECT_EQ(b.normed(b.graph.add("l", linear, {b.x, n})), "x() n(x) l+residual(x n)");
+}
+
 TEST(Fusion, ChangesNoValueOfRandomGraphs) {
   Random random(2);
   double worst = 0;
@@ -119,7 +175,7 @@ TEST(Fusion, ChangesNoValueOfRandomGraphs) {
   for (int round = 0; round < 200; ++round) {
     SCOPED_TRACE(round);
     const Graph graph = random_graph(random);
-    const Graph fused = fuse(graph);
+    const Graph fused = fuse_norms(fuse(graph), 24, true);
     swallowed += graph.value_count() - fused.value_count();
     const std::vector<ImageSize> sizes = random_sizes(random);
     std::vector<Tensor> pixels;

@@ -4,7 +4,10 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+#include <optional>
 #include <vector>
+
+#include "engine/position.h"
 
 namespace cpvt {
 
@@ -24,6 +27,24 @@ class PlainStream final : public Stream {
   std::vector<Line> lines_;
 };
 
+const float* floats(const std::byte* p) { return reinterpret_cast<const float*>(p); }
+
+/// `rows` rows of x, normalised where there is a norm.
+std::vector<double> normalised(const std::optional<ops::LayerNorm>& norm, const float* x, int64_t rows, int64_t width) {
+  std::vector<double> y(x, x + rows * width);
+  for (int64_t r = 0; norm && r < rows; ++r) {
+    double* row = y.data() + r * width;
+    double mean = 0;
+    for (int64_t c = 0; c < width; ++c) mean += row[c] / static_cast<double>(width);
+    double variance = 0;
+    for (int64_t c = 0; c < width; ++c) variance += (row[c] - mean) * (row[c] - mean) / static_cast<double>(width);
+    for (int64_t c = 0; c < width; ++c) {
+      row[c] = (row[c] - mean) / std::sqrt(variance + norm->eps) * norm->gamma.data[c] + norm->beta.data[c];
+    }
+  }
+  return y;
+}
+
 double gelu(double x) { return x / 2 * (1 + std::erf(x / std::numbers::sqrt2)); }
 
 /// A kernel from a function that computes the output, in doubles, before anything of it is stored: it may read its
@@ -33,7 +54,8 @@ Kernel kernel(int64_t width, std::function<void(const Call&, double*)> compute) 
   result.run = [width, compute = std::move(compute)](const Call& call) {
     std::vector<double> output(static_cast<size_t>(call.rows * width), 0);
     compute(call, output.data());
-    std::transform(output.begin(), output.end(), call.output, [](double x) { return static_cast<float>(x); });
+    std::transform(output.begin(), output.end(), reinterpret_cast<float*>(call.output),
+                   [](double x) { return static_cast<float>(x); });
   };
   return result;
 }
@@ -51,7 +73,7 @@ class PlainBackend final : public Backend {
         const TokenGrid& grid = call.layout.images[i];
         const ImageView& image = call.images[i];
         for (int64_t c = 0; grid.prefix != 0 && c < op.width(); ++c) {
-          y[grid.first_row * op.width() + c] = op.class_token->data[c];
+          y[grid.first_row * op.width() + c] = op.scale * op.class_token->data[c];
         }
         for (int64_t at = 0; at < grid.patches(); ++at) {
           for (int64_t c = 0; c < op.width(); ++c) {
@@ -63,7 +85,7 @@ class PlainBackend final : public Backend {
               sum += static_cast<double>(op.weight.data[c * op.in_chans() * patch * patch + k]) *
                      image.data[(channel * image.size.height + row) * image.size.width + column];
             }
-            y[(grid.first_patch() + at) * op.width() + c] = sum;
+            y[(grid.first_patch() + at) * op.width() + c] = op.scale * sum;
           }
         }
       }
@@ -71,12 +93,12 @@ class PlainBackend final : public Backend {
   }
 
   Kernel bind(const ops::AddPosition& op) const override {
-    return kernel(op.width, [width = op.width](const Call& call, double* y) {
-      for (size_t i = 0; i < call.layout.images.size(); ++i) {
-        const TokenGrid& grid = call.layout.images[i];
-        for (int64_t j = 0; j < grid.rows() * width; ++j) {
-          const int64_t at = grid.first_row * width + j;
-          y[at] = static_cast<double>(call.inputs[0][at]) + call.positions[i][j];
+    return kernel(op.width, [op](const Call& call, double* y) {
+      for (const TokenGrid& grid : call.layout.images) {
+        const std::vector<float> positions = position_rows(op, grid);
+        for (int64_t j = 0; j < grid.rows() * op.width; ++j) {
+          const int64_t at = grid.first_row * op.width + j;
+          y[at] = static_cast<double>(floats(call.inputs[0])[at]) + op.scale * positions[static_cast<size_t>(j)];
         }
       }
     });
@@ -86,12 +108,12 @@ class PlainBackend final : public Backend {
     return kernel(op.width(), [op](const Call& call, double* y) {
       const int64_t width = op.width();
       const int64_t k = op.kernel();
-      const float* x = call.inputs[0];
+      const float* x = floats(call.inputs[0]);
       std::copy_n(x, call.rows * width, y);
       for (const TokenGrid& grid : call.layout.images) {
         for (int64_t at = 0; at < grid.patches(); ++at) {
           for (int64_t c = 0; c < width; ++c) {
-            double sum = op.bias.data[c];
+            double sum = op.scale * op.bias.data[c];
             for (int64_t tap = 0; tap < k * k; ++tap) {
               const int64_t row = at / grid.width + tap / k - k / 2;
               const int64_t column = at % grid.width + tap % k - k / 2;
@@ -108,30 +130,23 @@ class PlainBackend final : public Backend {
 
   Kernel bind(const ops::LayerNorm& op) const override {
     return kernel(op.width(), [op](const Call& call, double* y) {
-      const int64_t width = op.width();
-      for (int64_t r = 0; r < call.rows; ++r) {
-        const float* x = call.inputs[0] + r * width;
-        double mean = 0;
-        for (int64_t c = 0; c < width; ++c) mean += x[c] / static_cast<double>(width);
-        double variance = 0;
-        for (int64_t c = 0; c < width; ++c) variance += (x[c] - mean) * (x[c] - mean) / static_cast<double>(width);
-        for (int64_t c = 0; c < width; ++c) {
-          y[r * width + c] = (x[c] - mean) / std::sqrt(variance + op.eps) * op.gamma.data[c] + op.beta.data[c];
-        }
-      }
+      const std::vector<double> rows = normalised(op, floats(call.inputs[0]), call.rows, op.width());
+      std::copy(rows.begin(), rows.end(), y);
     });
   }
 
   Kernel bind(const ops::Linear& op) const override {
     return kernel(op.out(), [op](const Call& call, double* y) {
+      const std::vector<double> x = normalised(op.norm, floats(call.inputs[0]), call.rows, op.in());
       for (int64_t r = 0; r < call.rows; ++r) {
         for (int64_t n = 0; n < op.out(); ++n) {
           double sum = op.bias.data[n];
           for (int64_t k = 0; k < op.in(); ++k) {
-            sum += static_cast<double>(op.weight.data[n * op.in() + k]) * call.inputs[0][r * op.in() + k];
+            sum += op.weight.data[n * op.in() + k] * x[static_cast<size_t>(r * op.in() + k)];
           }
           if (op.activation == ops::Activation::kGelu) sum = gelu(sum);
-          if (op.residual) sum += call.inputs[1][r * op.out() + n];
+          sum *= op.scale;
+          if (op.residual) sum += floats(call.inputs[1])[r * op.out() + n];
           y[r * op.out() + n] = sum;
         }
       }
@@ -140,13 +155,14 @@ class PlainBackend final : public Backend {
 
   Kernel bind(const ops::Gelu& op) const override {
     return kernel(op.width, [width = op.width](const Call& call, double* y) {
-      for (int64_t i = 0; i < call.rows * width; ++i) y[i] = gelu(call.inputs[0][i]);
+      for (int64_t i = 0; i < call.rows * width; ++i) y[i] = gelu(floats(call.inputs[0])[i]);
     });
   }
 
   Kernel bind(const ops::Add& op) const override {
     return kernel(op.width, [width = op.width](const Call& call, double* y) {
-      for (int64_t i = 0; i < call.rows * width; ++i) y[i] = static_cast<double>(call.inputs[0][i]) + call.inputs[1][i];
+      for (int64_t i = 0; i < call.rows * width; ++i)
+        y[i] = static_cast<double>(floats(call.inputs[0])[i]) + floats(call.inputs[1])[i];
     });
   }
 
@@ -154,7 +170,7 @@ class PlainBackend final : public Backend {
     return kernel(op.width(), [op](const Call& call, double* y) {
       const int64_t width = op.width();
       const auto qkv = [&](int64_t row, int64_t which, int64_t c) {
-        return static_cast<double>(call.inputs[0][row * 3 * width + which * width + c]);
+        return static_cast<double>(floats(call.inputs[0])[row * 3 * width + which * width + c]);
       };
       for (const TokenGrid& grid : call.layout.images) {
         std::vector<double> weights(static_cast<size_t>(grid.rows()));
@@ -187,8 +203,9 @@ class PlainBackend final : public Backend {
         const bool mean = op.kind == ops::Pool::Kind::kMean;
         const int64_t first = mean ? grid.first_patch() : grid.first_row;
         const int64_t rows = mean ? grid.patches() : 1;
+        const std::vector<double> x = normalised(op.norm, floats(call.inputs[0]) + first * op.width, rows, op.width);
         for (int64_t i = 0; i < rows * op.width; ++i) {
-          y[i % op.width] += call.inputs[0][first * op.width + i] / static_cast<double>(rows);
+          y[i % op.width] += x[static_cast<size_t>(i)] / static_cast<double>(rows);
         }
         y += op.width;
       }

@@ -102,12 +102,12 @@ TEST(Runner, RefusesWhatWouldNotFitWithTheFigures) {
   Runner runner(small_executable(), 1 << 20);
   const std::vector<ImageSize> large{{400, 400}, {40, 80}};
   EXPECT_EQ(error_text([&] { runner.plan(large, kMean); }),
-            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, positions 10.0), the limit is 1.0 MiB");
+            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, tables 10.0), the limit is 1.0 MiB");
   run(runner, sizes, kMean);  // and goes on
 
   Runner without_limit(small_executable(1 << 20));
   EXPECT_EQ(error_text([&] { without_limit.plan(large, kMean); }),
-            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, positions 10.0), there are 1.0 MiB");
+            "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, tables 10.0), there are 1.0 MiB");
 }
 
 // The arena that a runner already has is memory that it may use.
@@ -124,19 +124,19 @@ TEST(Runner, CountsItsOwnArenaAsFree) {
   EXPECT_NO_THROW(run(runner, large, kMean));
 }
 
-// Position rows of remembered plans are memory too.
+// Tables of remembered plans are memory too.
 TEST(Runner, StaysUnderItsLimitWhileRememberingPlans) {
   const size_t limit = 100 << 10;
   Runner runner(small_executable(), limit);
-  std::vector<std::weak_ptr<const std::vector<float>>> tables;
+  std::vector<std::pair<std::weak_ptr<const std::byte>, size_t>> tables;
   for (int side = 1; side <= 12; ++side) {
     const std::vector<ImageSize> sizes{{4, 4 * side}};
     run(runner, sizes, kMean);
     const Plan& plan = runner.plan(sizes, kMean);
-    tables.emplace_back(plan.positions.at(1).at(0));
+    tables.emplace_back(plan.tables, plan.table_bytes);
     size_t held = plan.arena_bytes;
-    for (const auto& table : tables) {
-      if (const auto alive = table.lock()) held += alive->size() * sizeof(float);
+    for (const auto& [table, bytes] : tables) {
+      if (!table.expired()) held += bytes;
     }
     EXPECT_LE(held, limit) << side;
   }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "engine/cost.h"
+#include "engine/position.h"
 
 namespace cpvt {
 
@@ -53,7 +54,16 @@ class StampBackend final : public Backend {
   std::unique_ptr<Stream> make_stream() const override { return std::make_unique<StampStream>(taken_, memory_); }
 
   Kernel bind(const ops::PatchEmbed& /*op*/) const override { return next(); }
-  Kernel bind(const ops::AddPosition& /*op*/) const override { return next(); }
+  Kernel bind(const ops::AddPosition& op) const override {
+    Kernel kernel = next();
+    kernel.table = std::make_shared<const GeometryTable>(GeometryTable{
+        .bytes =
+            [op](const TokenLayout& layout) {
+              return static_cast<size_t>(PositionTables::of(layout, op.width).floats) * sizeof(float);
+            },
+        .fill = [](const TokenLayout&, std::span<std::byte> bytes) { std::ranges::fill(bytes, std::byte{1}); }});
+    return kernel;
+  }
   Kernel bind(const ops::Peg& /*op*/) const override { return next(); }
   Kernel bind(const ops::LayerNorm& /*op*/) const override { return next(); }
   Kernel bind(const ops::Linear& /*op*/) const override { return next(); }
@@ -68,15 +78,19 @@ class StampBackend final : public Backend {
     const size_t at = bound_++ % graph_.nodes().size();
     const auto workspace = [at](const TokenLayout& layout) { return static_cast<int64_t>(at % 4 * 7) * layout.rows; };
     Kernel kernel;
-    kernel.workspace_floats = [workspace](const TokenLayout& layout, const Stream&) { return workspace(layout); };
+    kernel.workspace_bytes = [workspace](const TokenLayout& layout, const Stream&) {
+      return static_cast<size_t>(workspace(layout)) * sizeof(float);
+    };
     kernel.run = [this, at, workspace](const Call& call) {
       const Node& node = graph_.nodes()[at];
-      std::fill_n(call.workspace, workspace(call.layout), kRubbish);
+      auto* scratch = reinterpret_cast<float*>(call.workspace);
+      std::fill_n(scratch, workspace(call.layout), kRubbish);
       for (size_t i = 0; i < node.inputs.size(); ++i) expect(node, node.inputs[i], call.inputs[i], call.layout);
       const Value& value = graph_.value(node.output);
-      std::fill_n(call.output, row_count(value.rows, call.layout) * value.width, stamp(node.output));
+      std::fill_n(reinterpret_cast<float*>(call.output), row_count(value.rows, call.layout) * value.width,
+                  stamp(node.output));
       const auto used = static_cast<size_t>(workspace(call.layout));
-      if (std::count(call.workspace, call.workspace + used, kRubbish) != static_cast<int64_t>(used)) {
+      if (std::count(scratch, scratch + used, kRubbish) != static_cast<int64_t>(used)) {
         throw Error("{}: its output lies in its workspace", node.name);
       }
       for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -86,7 +100,8 @@ class StampBackend final : public Backend {
     return kernel;
   }
 
-  void expect(const Node& node, ValueId id, const float* data, const TokenLayout& layout) const {
+  void expect(const Node& node, ValueId id, const std::byte* bytes, const TokenLayout& layout) const {
+    const auto* data = reinterpret_cast<const float*>(bytes);
     const Value& value = graph_.value(id);
     const int64_t size = row_count(value.rows, layout) * value.width;
     const float* wrong = std::find_if(data, data + size, [&](float x) { return x != stamp(id); });

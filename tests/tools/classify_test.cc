@@ -202,7 +202,7 @@ TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
   const Outcome refused = classify({image, "--memory-limit", "10K"});
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.out, IsEmpty());
-  EXPECT_THAT(refused.err, testing::ContainsRegex("needs [0-9.]+ MiB \\(weights [0-9.]+, arena [0-9.]+, positions"));
+  EXPECT_THAT(refused.err, testing::ContainsRegex("needs [0-9.]+ MiB \\(weights [0-9.]+, arena [0-9.]+, tables"));
 
   // With sizes of their own, it is only the large one that does not fit; and a batch of two is cut to fit.
   const std::string large = picture("large.png", {640, 640});

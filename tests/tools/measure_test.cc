@@ -52,7 +52,7 @@ TEST_F(Info, JsonOfTheModelsOwnSize) {
   EXPECT_GT(info["flops"], 2 * 64 * info["parameters"].get<int64_t>() / 2);
   const json& memory = info["memory_bytes"];
   EXPECT_EQ(memory["total"],
-            memory["weights"].get<int64_t>() + memory["arena"].get<int64_t>() + memory["positions"].get<int64_t>());
+            memory["weights"].get<int64_t>() + memory["arena"].get<int64_t>() + memory["tables"].get<int64_t>());
 }
 
 TEST_F(Info, SizePolicyAndBatch) {

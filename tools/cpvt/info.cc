@@ -28,9 +28,9 @@ struct Cost {
   TokenGrid grid;  // of each image
   int64_t tokens;  // of the batch
   double flops;
-  size_t weights, arena, positions;  // bytes
+  size_t weights, arena, tables;  // bytes
 
-  size_t total() const { return weights + arena + positions; }
+  size_t total() const { return weights + arena + tables; }
 };
 
 Cost cost_of(const Session& session, const InfoOptions& options) {
@@ -49,7 +49,7 @@ Cost cost_of(const Session& session, const InfoOptions& options) {
           .flops = static_cast<double>(flops(session.executable->graph(), plan.layout)),
           .weights = session.executable->weight_bytes(),
           .arena = plan.arena_bytes,
-          .positions = plan.position_bytes};
+          .tables = plan.table_bytes};
 }
 
 /// "5,717,416"
@@ -105,8 +105,8 @@ void print_table(const Session& session, const Cost& cost) {
   row("tokens", fmt::format("{} = {} x ({}x{}{})", grouped(cost.tokens), cost.batch, cost.grid.height, cost.grid.width,
                             cost.grid.prefix > 0 ? " + class token" : ""));
   row("operations", fmt::format("{:.3f} GFLOP", cost.flops * 1e-9));
-  row("memory", fmt::format("{} on {}: weights {}, arena {}, positions {}", mebibytes(cost.total()), session.device,
-                            mebibytes(cost.weights), mebibytes(cost.arena), mebibytes(cost.positions)));
+  row("memory", fmt::format("{} on {}: weights {}, arena {}, tables {}", mebibytes(cost.total()), session.device,
+                            mebibytes(cost.weights), mebibytes(cost.arena), mebibytes(cost.tables)));
 }
 
 Json to_json(const Session& session, const Cost& cost) {
@@ -137,7 +137,7 @@ Json to_json(const Session& session, const Cost& cost) {
           {"tokens", cost.tokens},
           {"flops", static_cast<int64_t>(cost.flops)},
           {"memory_bytes",
-           {{"weights", cost.weights}, {"arena", cost.arena}, {"positions", cost.positions}, {"total", cost.total()}}}};
+           {{"weights", cost.weights}, {"arena", cost.arena}, {"tables", cost.tables}, {"total", cost.total()}}}};
 }
 
 int info(const InfoOptions& options) {

@@ -2,28 +2,46 @@
 
 #include <sched.h>
 
+#include <fmt/format.h>
+
+#include <utility>
+
 #include "base/error.h"
+#include "engine/backends/cuda.h"
 
 namespace cpvt::cli {
 
 namespace {
 
-std::string chosen_device(const Options& options, Messages& messages) {
-  if (options.device == "cuda" || options.device == "sim") {
-    throw Error("device {} is not part of this build; there is cpu", options.device);
-  }
-  if (options.device == "auto") messages.note("device auto: cpu, the only one of this build");
+std::unique_ptr<Backend> cpu_backend(const Options& options) {
   if (options.dtype != "fp32") throw Error("dtype {}: device cpu has fp32 only, so far", options.dtype);
-  return "cpu";
+  return make_cpu_backend(thread_count(options));
+}
+
+/// The device that the flags name and what it is called; auto: CUDA where there is a usable device, else the CPU.
+std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& options, Messages& messages) {
+  if (options.device == "sim") return {"sim", make_cuda_backend(CudaRuntime::kSimulator, options.dtype)};
+  if (options.device == "cuda") return {"cuda", make_cuda_backend(CudaRuntime::kReal, options.dtype)};
+  if (options.device == "cpu") return {"cpu", cpu_backend(options)};
+  try {
+    open_cuda_plugin(CudaRuntime::kReal);
+  } catch (const Error& error) {
+    messages.note(fmt::format("device auto: cpu ({})", error.what()));
+    return {"cpu", cpu_backend(options)};
+  }
+  std::unique_ptr<Backend> backend = make_cuda_backend(CudaRuntime::kReal, options.dtype);
+  messages.note("device auto: " + backend->name());
+  return {"cuda", std::move(backend)};
 }
 
 }  // namespace
 
-Session::Session(const Options& options, Messages& messages)
-    : device(chosen_device(options, messages)), dtype(options.dtype), threads(thread_count(options)) {
+Session::Session(const Options& options, Messages& messages) : dtype(options.dtype), threads(thread_count(options)) {
+  auto [name, backend] = chosen_device(options, messages);
+  device = name;
   model = Model::load(options.model, options.config);
   for (const std::string& note : model->checkpoint().notes()) messages.note(note);
-  executable = std::make_shared<const Executable>(model, make_cpu_backend(threads));
+  executable = std::make_shared<const Executable>(model, std::move(backend));
 }
 
 int thread_count(const Options& options) {

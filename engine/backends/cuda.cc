@@ -1,0 +1,569 @@
+#include "engine/backends/cuda.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/backends/cuda_plugin.h"
+#include "engine/position.h"
+
+namespace cpvt {
+
+namespace {
+
+using cuda::DType;
+using cuda::Plugin;
+
+/// Memory on the device, or pinned in the host's.
+class Memory {
+ public:
+  enum class Kind { kDevice, kPinned };
+
+  Memory(const Plugin& plugin, Kind kind, size_t bytes) : plugin_(plugin), kind_(kind) {
+    void* memory = nullptr;
+    const auto allocate = kind == Kind::kDevice ? plugin.allocate : plugin.allocate_pinned;
+    const int error = allocate(&memory, std::max<size_t>(bytes, 1));
+    if (error != 0) {
+      throw Error("cuda: cannot allocate {} bytes of {} memory: {}", bytes,
+                  kind == Kind::kDevice ? "device" : "pinned host", plugin.error_text(error));
+    }
+    data_ = static_cast<std::byte*>(memory);
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { (kind_ == Kind::kDevice ? plugin_.release : plugin_.release_pinned)(data_); }
+
+  std::byte* data() const { return data_; }
+
+ private:
+  const Plugin& plugin_;
+  Kind kind_;
+  std::byte* data_;
+};
+
+/// A CUDA stream that a runner's batches run on. A geometry's second batch is recorded as a CUDA graph, and later ones
+/// are launched from it: sizes that come once do not pay for one.
+class CudaStream final : public Stream {
+ public:
+  CudaStream(const Plugin& plugin, DType dtype) : plugin_(plugin), dtype_(dtype) {
+    check(plugin.make_stream(&stream_), "making a stream");
+  }
+  ~CudaStream() override { plugin_.destroy_stream(stream_); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+
+  void* get() const { return stream_; }
+  void check(int error, const char* what) const { check_cuda(plugin_, error, what); }
+
+  std::byte* arena(size_t bytes) override {
+    if (bytes > arena_bytes_ || !arena_) {
+      arena_.reset();  // before the larger one is taken: both together may not fit
+      arena_bytes_ = 0;
+      arena_ = std::make_unique<Memory>(plugin_, Memory::Kind::kDevice, bytes);
+      arena_bytes_ = bytes;
+      ++generation_;
+    }
+    return arena_->data();
+  }
+
+  std::shared_ptr<const std::byte> keep(std::vector<std::byte> tables) override {
+    const auto memory = std::make_shared<Memory>(plugin_, Memory::Kind::kDevice, tables.size());
+    check(plugin_.copy(memory->data(), tables.data(), tables.size(), stream_), "copying tables");
+    check(plugin_.synchronize(stream_), "copying tables");
+    return {memory, memory->data()};
+  }
+
+  void execute(std::span<const ImageView> images, std::shared_ptr<void>& recording,
+               const std::function<void()>& enqueue) override {
+    results_.clear();
+    auto* recorded = static_cast<Recording*>(recording.get());
+    if (recorded == nullptr) {
+      recording = std::make_shared<Recording>(plugin_);
+      enqueue();
+    } else {
+      if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
+      recorded->pack(images);
+      check(plugin_.replay(recorded->graph, stream_), "launching a graph");
+    }
+    check(plugin_.synchronize(stream_), "running a batch");
+  }
+
+  std::span<const float> read(const std::byte* value, int64_t rows, int64_t width) override {
+    std::vector<float>& result = results_[value];
+    if (!result.empty()) return result;
+    const int64_t stride = cuda::row_stride(width, dtype_);
+    const size_t row_bytes = static_cast<size_t>(stride) * element_bytes(dtype_);
+    std::vector<std::byte> stored(static_cast<size_t>(rows) * row_bytes);
+    check(plugin_.copy(stored.data(), value, stored.size(), stream_), "copying results");
+    check(plugin_.synchronize(stream_), "copying results");
+    result.resize(static_cast<size_t>(rows * width));
+    for (int64_t r = 0; r < rows; ++r) {
+      plugin_.decode(stored.data() + static_cast<size_t>(r) * row_bytes, width, dtype_, result.data() + r * width);
+    }
+    return result;
+  }
+
+  /// Enqueues a batch's pixels: `pack` writes them to pinned memory, now and before every replay, and they are copied
+  /// to the device from there.
+  void upload(std::span<const ImageView> images, std::byte* to, size_t bytes,
+              const std::function<void(std::span<const ImageView>, std::byte*)>& pack) {
+    if (bytes > staging_bytes_) {
+      staging_ = std::make_unique<Memory>(plugin_, Memory::Kind::kPinned, bytes);
+      staging_bytes_ = bytes;
+      ++generation_;
+    }
+    pack_ = [pack, staging = staging_->data()](std::span<const ImageView> next) { pack(next, staging); };
+    pack_(images);
+    check(plugin_.copy(to, staging_->data(), bytes, stream_), "copying pixels");
+  }
+
+ private:
+  struct Recording {
+    explicit Recording(const Plugin& p) : plugin(p) {}
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+    ~Recording() {
+      if (graph != nullptr) plugin.destroy_recording(graph);
+    }
+    const Plugin& plugin;
+    void* graph = nullptr;
+    uint64_t generation = 0;  // of the memory that its kernels point into
+    std::function<void(std::span<const ImageView>)> pack;
+  };
+
+  void record(Recording& recording, const std::function<void()>& enqueue) {
+    if (recording.graph != nullptr) plugin_.destroy_recording(std::exchange(recording.graph, nullptr));
+    check(plugin_.begin_recording(stream_), "beginning a graph");
+    try {
+      enqueue();
+    } catch (...) {
+      void* unfinished = nullptr;
+      if (plugin_.end_recording(stream_, &unfinished) == 0) plugin_.destroy_recording(unfinished);
+      throw;
+    }
+    check(plugin_.end_recording(stream_, &recording.graph), "recording a graph");
+    recording.generation = generation_;
+    recording.pack = pack_;
+  }
+
+  const Plugin& plugin_;
+  DType dtype_;
+  void* stream_ = nullptr;
+  std::unique_ptr<Memory> arena_;
+  size_t arena_bytes_ = 0;
+  std::unique_ptr<Memory> staging_;
+  size_t staging_bytes_ = 0;
+  uint64_t generation_ = 1;
+  std::function<void(std::span<const ImageView>)> pack_;
+  std::map<const std::byte*, std::vector<float>> results_;  // of the last batch, as far as they were read
+};
+
+CudaStream& stream(const Call& call) { return static_cast<CudaStream&>(call.stream); }
+
+int32_t most_rows(const TokenLayout& layout) {
+  const auto largest = std::max_element(layout.images.begin(), layout.images.end(),
+                                        [](const TokenGrid& a, const TokenGrid& b) { return a.rows() < b.rows(); });
+  return static_cast<int32_t>(largest->rows());
+}
+
+/// Lays lists one after the other, each where a cache line begins: what the kernels' tables are made of.
+struct Section {
+  size_t offset, bytes;
+};
+Section after(Section before, size_t bytes) { return {(before.offset + before.bytes + 63) / 64 * 64, bytes}; }
+
+template <class T>
+void put(const std::vector<T>& list, std::span<std::byte> table, Section place) {
+  std::memcpy(table.data() + place.offset, list.data(), place.bytes);
+}
+
+/// A table that is one list.
+template <class T>
+std::shared_ptr<const GeometryTable> list_table(std::function<std::vector<T>(const TokenLayout&)> list) {
+  return std::make_shared<const GeometryTable>(
+      GeometryTable{.bytes = [list](const TokenLayout& layout) { return list(layout).size() * sizeof(T); },
+                    .fill =
+                        [list](const TokenLayout& layout, std::span<std::byte> table) {
+                          put(list(layout), table, {0, table.size()});
+                        }});
+}
+
+/// Pixels of a batch as patch_embed takes them: of each image what whole patches cover.
+struct PixelLayout {
+  std::vector<cuda::PatchImage> images;
+  size_t bytes = 0;
+
+  static PixelLayout of(const TokenLayout& layout, int64_t channels, int64_t patch) {
+    constexpr int64_t kStep = 16 / sizeof(float);  // images begin at multiples of 16 bytes
+    PixelLayout pixels;
+    int64_t offset = 0;
+    for (const TokenGrid& grid : layout.images) {
+      pixels.images.push_back({grid, offset});
+      offset += (channels * grid.patches() * patch * patch + kStep - 1) / kStep * kStep;
+    }
+    pixels.bytes = static_cast<size_t>(offset) * sizeof(float);
+    return pixels;
+  }
+};
+
+void pack_pixels(std::span<const ImageView> images, const std::vector<cuda::PatchImage>& places, int64_t channels,
+                 int64_t patch, std::byte* to) {
+  for (size_t i = 0; i < images.size(); ++i) {
+    const ImageView& image = images[i];
+    const int64_t height = places[i].grid.height * patch;
+    const int64_t width = places[i].grid.width * patch;
+    auto* row = reinterpret_cast<float*>(to) + places[i].offset;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t y = 0; y < height; ++y, row += width) {
+        std::copy_n(image.data + (c * image.size.height + y) * image.size.width, width, row);
+      }
+    }
+  }
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(CudaRuntime runtime, DType dtype)
+      : plugin_(open_cuda_plugin(runtime)),
+        dtype_(dtype),
+        attention_table_(list_table<cuda::AttentionTile>(
+            [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })),
+        grid_table_(list_table<TokenGrid>([](const TokenLayout& layout) { return layout.images; })) {
+    check_cuda(plugin_, plugin_.describe(&info_), "reading the device's properties");
+    if (info_.major < 8) {
+      throw Error("cuda: {} has compute capability {}.{}, expected 8.0 or more", info_.name, info_.major, info_.minor);
+    }
+  }
+
+  std::string name() const override { return fmt::format("cuda, {}", info_.name); }
+
+  size_t free_memory() const override {
+    uint64_t bytes = 0;
+    check_cuda(plugin_, plugin_.free_memory(&bytes), "reading the free memory");
+    return bytes;
+  }
+
+  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CudaStream>(plugin_, dtype_); }
+
+  GraphForm form() const override {
+    // Normalising in the Linear costs every block of columns the statistics of its rows; above 384 columns a LayerNorm
+    // of its own, which reads and writes once more, is less.
+    return {.widest_normalised_linear = 384,
+            .normalised_pool = true,
+            .residual_scale = dtype_ == DType::kF16 ? 0x1p-4F : 1.0F};
+  }
+
+  size_t row_bytes(int64_t width) const override {
+    return static_cast<size_t>(cuda::row_stride(width, dtype_)) * element_bytes(dtype_);
+  }
+
+  Kernel bind(const ops::PatchEmbed& op) const override {
+    const int64_t channels = op.in_chans();
+    const int64_t patch = op.patch();
+    cuda::PatchEmbedArgs args{};
+    args.dtype = dtype_;
+    args.pixels_type = cuda::Pixels::kF32Planar;
+    args.channels = static_cast<int32_t>(channels);
+    args.patch = static_cast<int32_t>(patch);
+    args.scale = op.scale;
+    args.width = op.width();
+    args.y_stride = stride(op.width());
+    Kernel kernel;
+    args.weight = matrix(kernel, op.weight.data.get(), op.width(), channels * patch * patch);
+    args.bias = vector(kernel, op.bias);
+    args.class_token = op.class_token ? vector(kernel, *op.class_token) : nullptr;
+
+    struct Places {
+      Section images, tiles;
+    };
+    const auto places = [](const TokenLayout& layout) {
+      const Section images{0, layout.images.size() * sizeof(cuda::PatchImage)};
+      return Places{images, after(images, cuda::patch_tiles(layout.images).size() * sizeof(cuda::PatchTile))};
+    };
+    kernel.table = std::make_shared<const GeometryTable>(
+        GeometryTable{.bytes =
+                          [places](const TokenLayout& layout) {
+                            const Places p = places(layout);
+                            return p.tiles.offset + p.tiles.bytes;
+                          },
+                      .fill =
+                          [places, channels, patch](const TokenLayout& layout, std::span<std::byte> table) {
+                            const Places p = places(layout);
+                            put(PixelLayout::of(layout, channels, patch).images, table, p.images);
+                            put(cuda::patch_tiles(layout.images), table, p.tiles);
+                          }});
+    kernel.workspace_bytes = [channels, patch](const TokenLayout& layout, const Stream&) {
+      return PixelLayout::of(layout, channels, patch).bytes;
+    };
+    kernel.run = [this, args, places, channels, patch](const Call& call) {
+      const PixelLayout pixels = PixelLayout::of(call.layout, channels, patch);
+      stream(call).upload(call.images, call.workspace, pixels.bytes,
+                          [images = pixels.images, channels, patch](std::span<const ImageView> views, std::byte* to) {
+                            pack_pixels(views, images, channels, patch, to);
+                          });
+      const Places p = places(call.layout);
+      cuda::PatchEmbedArgs a = args;
+      a.pixels = call.workspace;
+      a.images = reinterpret_cast<const cuda::PatchImage*>(call.table + p.images.offset);
+      a.tiles = reinterpret_cast<const cuda::PatchTile*>(call.table + p.tiles.offset);
+      a.tile_count = static_cast<int32_t>(p.tiles.bytes / sizeof(cuda::PatchTile));
+      a.y = call.output;
+      launched(plugin_.patch_embed(a, stream(call).get()), "patch_embed");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::AddPosition& op) const override {
+    const auto tables_at = [](const TokenLayout& layout) {
+      return after({0, layout.images.size() * sizeof(cuda::PositionImage)}, 0).offset;
+    };
+    Kernel kernel;
+    kernel.table = std::make_shared<const GeometryTable>(GeometryTable{
+        .bytes =
+            [tables_at, width = op.width](const TokenLayout& layout) {
+              return tables_at(layout) + static_cast<size_t>(PositionTables::of(layout, width).floats) * sizeof(float);
+            },
+        .fill =
+            [tables_at, op](const TokenLayout& layout, std::span<std::byte> table) {
+              const PositionTables tables = PositionTables::of(layout, op.width);
+              std::vector<cuda::PositionImage> images;
+              for (size_t i = 0; i < layout.images.size(); ++i) images.push_back({layout.images[i], tables.offset[i]});
+              put(images, table, {0, images.size() * sizeof(cuda::PositionImage)});
+              fill_positions(
+                  op, layout,
+                  {reinterpret_cast<float*>(table.data() + tables_at(layout)), static_cast<size_t>(tables.floats)});
+            }});
+    kernel.run = [this, tables_at, width = op.width, scale = op.scale](const Call& call) {
+      const cuda::AddPositionArgs args{
+          .dtype = dtype_,
+          .x = call.inputs[0],
+          .x_stride = stride(width),
+          .tables = reinterpret_cast<const float*>(call.table + tables_at(call.layout)),
+          .images = reinterpret_cast<const cuda::PositionImage*>(call.table),
+          .image_count = static_cast<int32_t>(call.layout.images.size()),
+          .most_rows = most_rows(call.layout),
+          .scale = scale,
+          .y = call.output,
+          .y_stride = stride(width),
+          .width = width,
+      };
+      launched(plugin_.add_position(args, stream(call).get()), "add_position");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Peg& op) const override {
+    const auto taps = static_cast<size_t>(op.kernel() * op.kernel());
+    const auto width = static_cast<size_t>(op.width());
+    std::vector<float> channels_last(taps * width);
+    for (size_t c = 0; c < width; ++c) {
+      for (size_t tap = 0; tap < taps; ++tap) channels_last[tap * width + c] = op.weight.data[c * taps + tap];
+    }
+    std::vector<float> bias(op.bias.data.get(), op.bias.data.get() + op.bias.size());
+    for (float& b : bias) b *= op.scale;
+    const auto k = static_cast<int>(op.kernel());
+    Kernel kernel;
+    cuda::PegArgs args{};
+    args.dtype = dtype_;
+    args.x_stride = args.y_stride = stride(op.width());
+    args.weight = matrix(kernel, channels_last.data(), static_cast<int64_t>(taps), op.width());
+    args.bias = vector(kernel, bias.data(), bias.size());
+    args.kernel = k;
+    args.width = op.width();
+    kernel.table =
+        list_table<cuda::PegTile>([k](const TokenLayout& layout) { return cuda::peg_tiles(layout.images, k); });
+    kernel.run = [this, args, k](const Call& call) {
+      cuda::PegArgs a = args;
+      a.x = call.inputs[0];
+      a.tiles = reinterpret_cast<const cuda::PegTile*>(call.table);
+      a.tile_count = static_cast<int32_t>(cuda::peg_tiles(call.layout.images, k).size());
+      a.y = call.output;
+      launched(plugin_.peg(a, stream(call).get()), "peg");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::LayerNorm& op) const override {
+    Kernel kernel;
+    cuda::LayerNormArgs args{};
+    args.dtype = dtype_;
+    args.x_stride = args.y_stride = stride(op.width());
+    args.gamma = vector(kernel, op.gamma);
+    args.beta = vector(kernel, op.beta);
+    args.eps = op.eps;
+    args.width = op.width();
+    kernel.run = [this, args](const Call& call) {
+      cuda::LayerNormArgs a = args;
+      a.x = call.inputs[0];
+      a.y = call.output;
+      a.rows = call.rows;
+      launched(plugin_.layernorm(a, stream(call).get()), "layernorm");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Linear& op) const override {
+    Kernel kernel;
+    cuda::LinearArgs args{};
+    args.dtype = dtype_;
+    args.x_stride = stride(op.in());
+    if (op.norm) {
+      args.gamma = vector(kernel, op.norm->gamma);
+      args.beta = vector(kernel, op.norm->beta);
+      args.eps = op.norm->eps;
+    }
+    args.weight = matrix(kernel, op.weight.data.get(), op.out(), op.in());
+    args.bias = vector(kernel, op.bias);
+    args.gelu = op.activation == ops::Activation::kGelu;
+    args.scale = op.scale;
+    args.residual_stride = args.y_stride = stride(op.out());
+    args.n = op.out();
+    args.k = op.in();
+    kernel.run = [this, args, residual = op.residual](const Call& call) {
+      cuda::LinearArgs a = args;
+      a.x = call.inputs[0];
+      a.residual = residual ? call.inputs[1] : nullptr;
+      a.y = call.output;
+      a.rows = call.rows;
+      launched(plugin_.linear(a, stream(call).get()), "linear");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Gelu& op) const override {
+    Kernel kernel;
+    kernel.run = [this, width = op.width](const Call& call) {
+      const cuda::GeluArgs args{.dtype = dtype_,
+                                .x = call.inputs[0],
+                                .x_stride = stride(width),
+                                .y = call.output,
+                                .y_stride = stride(width),
+                                .rows = call.rows,
+                                .width = width};
+      launched(plugin_.gelu(args, stream(call).get()), "gelu");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Add& /*op*/) const override {
+    throw Error("cuda: an addition that is no Linear's residual is not supported");
+  }
+
+  Kernel bind(const ops::Attention& op) const override {
+    if (op.head_dim > cuda::kLargestHeadDim) {
+      throw Error("cuda: heads of {} are not supported, expected at most {}", op.head_dim, cuda::kLargestHeadDim);
+    }
+    Kernel kernel;
+    kernel.table = attention_table_;
+    kernel.run = [this, op](const Call& call) {
+      const cuda::AttentionArgs args{
+          .dtype = dtype_,
+          .qkv = call.inputs[0],
+          .stride = stride(3 * op.width()),
+          .heads = static_cast<int32_t>(op.heads),
+          .head_dim = static_cast<int32_t>(op.head_dim),
+          .scale = op.scale,
+          .tiles = reinterpret_cast<const cuda::AttentionTile*>(call.table),
+          .tile_count = static_cast<int32_t>(cuda::attention_tiles(call.layout.images).size()),
+          .y = call.output,
+          .y_stride = stride(op.width()),
+      };
+      launched(plugin_.attention(args, stream(call).get()), "attention");
+    };
+    return kernel;
+  }
+
+  Kernel bind(const ops::Pool& op) const override {
+    Kernel kernel;
+    cuda::PoolArgs args{};
+    args.dtype = dtype_;
+    args.mean = op.kind == ops::Pool::Kind::kMean;
+    args.x_stride = args.y_stride = stride(op.width);
+    if (op.norm) {
+      args.gamma = vector(kernel, op.norm->gamma);
+      args.beta = vector(kernel, op.norm->beta);
+      args.eps = op.norm->eps;
+    }
+    args.width = op.width;
+    kernel.table = grid_table_;
+    kernel.workspace_bytes = [width = op.width](const TokenLayout& layout, const Stream&) {
+      return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), most_rows(layout), width);
+    };
+    kernel.run = [this, args](const Call& call) {
+      cuda::PoolArgs a = args;
+      a.x = call.inputs[0];
+      a.images = reinterpret_cast<const TokenGrid*>(call.table);
+      a.image_count = static_cast<int32_t>(call.layout.images.size());
+      a.most_rows = most_rows(call.layout);
+      a.workspace = reinterpret_cast<float*>(call.workspace);
+      a.y = call.output;
+      launched(plugin_.pool(a, stream(call).get()), "pool");
+    };
+    return kernel;
+  }
+
+ private:
+  int64_t stride(int64_t width) const { return cuda::row_stride(width, dtype_); }
+
+  void launched(int error, const char* kernel) const { check_cuda(plugin_, error, kernel); }
+
+  /// A copy on the device that lives as long as the kernel, counted as its weights.
+  const void* upload(Kernel& kernel, const void* from, size_t bytes) const {
+    const auto memory = std::make_shared<Memory>(plugin_, Memory::Kind::kDevice, bytes);
+    check_cuda(plugin_, plugin_.copy(memory->data(), from, bytes, nullptr), "copying weights");
+    check_cuda(plugin_, plugin_.synchronize(nullptr), "copying weights");
+    kernel.weight_bytes += bytes;
+    kernel.weights.push_back(memory);
+    return memory->data();
+  }
+
+  /// Biases, gamma and beta: fp32 in every dtype.
+  const float* vector(Kernel& kernel, const float* values, size_t count) const {
+    return static_cast<const float*>(upload(kernel, values, count * sizeof(float)));
+  }
+  const float* vector(Kernel& kernel, const Tensor& tensor) const {
+    return vector(kernel, tensor.data.get(), static_cast<size_t>(tensor.size()));
+  }
+
+  /// Weights in the storage dtype, rows as kernels want them. Throws Error for what fp16 cannot hold.
+  const void* matrix(Kernel& kernel, const float* values, int64_t rows, int64_t columns) const {
+    if (dtype_ == DType::kF16) {
+      const float* large = std::find_if(values, values + rows * columns, [](float v) { return std::abs(v) >= 65520; });
+      if (large != values + rows * columns) {
+        throw Error("weight [{}, {}] is {}: fp16 ends at 65504, bf16 would hold it", (large - values) / columns,
+                    (large - values) % columns, *large);
+      }
+    }
+    const size_t bytes_per_row = row_bytes(columns);
+    std::vector<std::byte> packed(static_cast<size_t>(rows) * bytes_per_row);
+    for (int64_t r = 0; r < rows; ++r) {
+      plugin_.encode(values + r * columns, columns, dtype_, packed.data() + static_cast<size_t>(r) * bytes_per_row);
+    }
+    return upload(kernel, packed.data(), packed.size());
+  }
+
+  const Plugin& plugin_;
+  DType dtype_;
+  cuda::DeviceInfo info_;
+  std::shared_ptr<const GeometryTable> attention_table_;
+  std::shared_ptr<const GeometryTable> grid_table_;
+};
+
+DType dtype_named(const std::string& name) {
+  if (name == "fp32") return DType::kF32;
+  if (name == "fp16") return DType::kF16;
+  if (name == "bf16") return DType::kBF16;
+  throw Error("dtype {}: cuda has fp32, fp16 and bf16", name);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype) {
+  return std::make_unique<CudaBackend>(runtime, dtype_named(dtype));
+}
+
+}  // namespace cpvt

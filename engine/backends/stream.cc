@@ -1,0 +1,21 @@
+#include <utility>
+
+#include "engine/backends/backend.h"
+
+namespace cpvt {
+
+std::shared_ptr<const std::byte> Stream::keep(std::vector<std::byte> tables) {
+  const auto owner = std::make_shared<const std::vector<std::byte>>(std::move(tables));
+  return {owner, owner->data()};
+}
+
+void Stream::execute(std::span<const ImageView> /*images*/, std::shared_ptr<void>& /*recording*/,
+                     const std::function<void()>& enqueue) {
+  enqueue();
+}
+
+std::span<const float> Stream::read(const std::byte* value, int64_t rows, int64_t width) {
+  return {reinterpret_cast<const float*>(value), static_cast<size_t>(rows * width)};
+}
+
+}  // namespace cpvt

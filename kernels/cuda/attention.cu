@@ -1,0 +1,620 @@
+// y = softmax(scale q k^T) v, for each image and head; q, k and v lie in the rows of qkv, [3, heads, head_dim] each.
+//
+// One pass over keys and values with an online softmax. A warp owns 16 queries (or 2 x 16), which stay in registers
+// with their sums O, and takes in the image's keys 64 at a time:
+//   S = q k^T          in fp32, however large; from the tensor cores
+//   P = 2^(c S - m)    c = scale log2 e; m: the row's largest c S so far, by shuffles among its 4 lanes
+//   O = f O + P v      f = 2^(m before - m)
+// The accumulators of the first product are where the left operand of the second is wanted: P never leaves registers.
+//
+// Tiles. A block is 4 warps: 64 queries, or 128 where the batch fills the machine. They share the tiles of 64 keys and
+// values, which cp.async brings to one of two buffers while the other is computed on: one barrier for each tile. Rows
+// are of padded head_dim (32, 64, 96, 128), their 16-byte chunks exchanged by an exclusive or, which makes ldmatrix and
+// every other access free of bank conflicts. Where heads don't begin at 16-byte boundaries, loads are of single numbers
+// and not asynchronous. Shared memory for 64 dimensions: 8 or 16 KiB of queries, 32 of keys and values.
+//
+// 197 tokens (224 pixels and a class token) take 3 whole tiles and a tail, which costs 16 keys, not 64: as much as a
+// single tile of 208 would. A single tile would spare the rescaling of O, a tenth of a tile's instructions, but 16
+// queries' scores alone would be 104 registers, so that 32 queries to a warp were impossible, and nothing would overlap
+// its loads.
+//
+// A query's sums run over the keys in this order whatever block, batch or device computes them: results are the same
+// bits. Keys beyond the image are never read; their scores count as -infinity, their values as 0.
+//
+// Traffic: q and y once; k and v once from memory, and from the second-level cache once for every 128 (64) queries. A
+// large batch of 197 tokens is limited by memory. Longer images are by the exponentials, 16 per clock and
+// multiprocessor: with 64 dimensions the tensor cores need as long for their 128 multiply-adds each at best, with 32
+// half as long. With 16 queries to a warp shared memory would come first, since it then delivers a fragment of k or v
+// for just 2 products.
+//
+// fp32 does the same on FFMA: P passes through shared memory, keys and values have one buffer each (one arrives while
+// the other is in use), and exponentials are exp2f. Shared memory is its limiter, by half more than the arithmetic.
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
+
+namespace cpvt::cuda {
+namespace {
+
+constexpr int kTileQueries = static_cast<int>(kAttentionQueries);
+constexpr int kKeys = 64;  // of a tile
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr uint32_t kWholeWarp = 0xFFFFFFFF;
+
+/// Below every score, yet finite: a row's reference before its first key.
+constexpr float kLowest = std::numeric_limits<float>::lowest();
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+template <class T>
+struct Problem {
+  const T* qkv;
+  int64_t stride;
+  int32_t heads, head_dim;
+  float scale;  // times log2 e: scores are in units of log2, ready for 2^x
+  const AttentionTile* tiles;
+  T* y;
+  int64_t y_stride;
+};
+
+/// Rows of kDim numbers in shared memory. The 16-byte chunks of a row change places from row to row, so that the
+/// same chunk of 8 rows, as well as 8 chunks of a row, lie in different banks.
+template <class T, int kDim>
+struct Tile {
+  static constexpr int kPerChunk = Chunk<T>::kSize;
+  static constexpr int kChunks = kDim / kPerChunk;
+  static constexpr int kStep =
+      std::bit_floor(static_cast<uint32_t>(kThreads / kChunks));  // rows that a block loads at once
+
+  static __device__ int at(int row, int chunk) {
+    const int turn = kChunks % 8 == 0 ? row & 7 : row >> 1 & 3;
+    return (row * kChunks + (chunk ^ turn)) * kPerChunk;
+  }
+
+  /// at(row, chunk + 2 d), from at(row, chunk) of a chunk below 2: one exclusive or.
+  static __device__ int right_of(int at, int d) {
+    constexpr int kTurns = kChunks % 8 == 0 ? 8 : 4;
+    return (at ^ 2 * d % kTurns * kPerChunk) + 2 * d / kTurns * kTurns * kPerChunk;
+  }
+
+  /// One head of the first `rows` of kRows rows, by the whole block. Rows beyond, which may be another image's, and
+  /// columns beyond head_dim are not read and become zero.
+  template <bool kAligned, int kRows>
+  static __device__ void load(T* tile, const T* from, int64_t stride, int rows, int head_dim) {
+    const int first = static_cast<int>(threadIdx.x) / kChunks;
+    const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+    if (kStep * kChunks < kThreads && first >= kStep) return;
+    const int width = head_dim - chunk * kPerChunk;
+    const T* source = from + first * stride + chunk * kPerChunk;
+#pragma unroll
+    for (int i = 0; i < kRows; i += kStep) {
+      T* to = tile + at(first + i, chunk);
+      const int valid = first + i < rows ? width : 0;
+      if constexpr (kAligned) {
+        ptx::cp_async_16(to, source, valid > 0 ? 16 : 0);
+      } else {
+        Chunk<T> values;
+#pragma unroll
+        for (int e = 0; e < kPerChunk; ++e) values.at[e] = e < valid ? source[e] : T(0.0F);
+        *reinterpret_cast<Chunk<T>*>(to) = values;
+      }
+      source += kStep * stride;
+    }
+  }
+};
+
+/// The block's part of a tile: `queries` from the first, which may be beyond the image's last.
+__device__ inline AttentionTile part_of_tile(const AttentionTile* tiles, int queries) {
+  const int parts = kTileQueries / queries;
+  AttentionTile tile = tiles[static_cast<int>(blockIdx.y) / parts];
+  tile.first_query += static_cast<int>(blockIdx.y) % parts * queries;
+  return tile;
+}
+
+/// 16 bytes of a row of y, or as many as are within head_dim.
+template <bool kAligned, class T>
+__device__ void store_chunk(T* to, const Chunk<T>& chunk, int column, int head_dim) {
+  if constexpr (kAligned) {
+    if (column < head_dim) *reinterpret_cast<Chunk<T>*>(to + column) = chunk;
+  } else {
+#pragma unroll
+    for (int e = 0; e < Chunk<T>::kSize; ++e) {
+      if (column + e < head_dim) to[column + e] = chunk.at[e];
+    }
+  }
+}
+
+/// Two weights, at most 1 but for rounding, as a tensor-core fragment has them. Unlike pack2 this never saturates.
+template <class T>
+__device__ uint32_t pack_weights(float low, float high);
+template <>
+__device__ inline uint32_t pack_weights<half>(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
+}
+template <>
+__device__ inline uint32_t pack_weights<bfloat16>(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
+}
+
+/// 2^x within 2 units of the last place; results below 2^-126 are zero.
+__device__ inline float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// The queries of a warp, kBlocks times 16. A lane holds, of every 16x8 block, columns 2t and 2t+1 of rows g and g+8,
+/// where g = lane/4 and t = lane%4.
+template <class T, int kDim, int kBlocks>
+class WarpRows {
+ public:
+  static constexpr int kQueries = kBlocks * 16;
+
+  __device__ WarpRows() {
+#pragma unroll
+    for (auto& rows : reference_) rows[0] = rows[1] = kLowest;
+  }
+
+  __device__ void load_queries(const T* tile) {
+    const int at = Rows::at(lane() % 16, lane() / 16);
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int d = 0; d < kDim / 16; ++d) {
+        ptx::ldmatrix_x4(q_[block][d], tile + Rows::right_of(at, d) + (first_row() + block * 16) * kDim);
+      }
+    }
+  }
+
+  /// Takes in the tile's first `keys` keys; all of them where it is no tail.
+  template <bool kTail>
+  __device__ void attend(const T* k, const T* v, int keys, float scale) {
+    // S = Q K^T. A tail costs what its keys cost, in steps of 16.
+    const int k_at = Rows::at(lane() / 16 * 8 + lane() % 8, lane() / 8 % 2);
+    float s[kBlocks][kKeys / 8][4] = {};
+#pragma unroll
+    for (int d = 0; d < kDim / 16; ++d) {
+#pragma unroll
+      for (int step = 0; step < kKeys / 16; ++step) {
+        if (kTail && step * 16 >= keys) break;
+        uint32_t b[4];
+        ptx::ldmatrix_x4(b, k + Rows::right_of(k_at, d) + step * 16 * kDim);
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block) {
+          ptx::mma_16x8x16<T>(s[block][2 * step], q_[block][d], b[0], b[1]);
+          ptx::mma_16x8x16<T>(s[block][2 * step + 1], q_[block][d], b[2], b[3]);
+        }
+      }
+    }
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+      if constexpr (kTail) {
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            if (n * 8 + lane() % 4 * 2 + e % 2 >= keys) s[block][n][e] = kMinusInfinity;
+          }
+        }
+      }
+      weigh(s[block], block, scale);
+    }
+
+    // O += P V. Two blocks of P, as the first product left them, are the left operand of the second.
+    const int v_at = Rows::at(lane() % 16, lane() / 16);
+#pragma unroll
+    for (int step = 0; step < kKeys / 16; ++step) {
+      if (kTail && step * 16 >= keys) break;
+      uint32_t p[kBlocks][4];
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        const float(&left)[4] = s[block][2 * step];
+        const float(&right)[4] = s[block][2 * step + 1];
+        p[block][0] = pack_weights<T>(left[0], left[1]);
+        p[block][1] = pack_weights<T>(left[2], left[3]);
+        p[block][2] = pack_weights<T>(right[0], right[1]);
+        p[block][3] = pack_weights<T>(right[2], right[3]);
+      }
+#pragma unroll
+      for (int d = 0; d < kDim / 16; ++d) {
+        uint32_t b[4];
+        ptx::ldmatrix_x4_trans(b, v + Rows::right_of(v_at, d) + step * 16 * kDim);
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block) {
+          ptx::mma_16x8x16<T>(o_[block][2 * d], p[block], b[0], b[1]);
+          ptx::mma_16x8x16<T>(o_[block][2 * d + 1], p[block], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  /// Divides by the sums and writes `rows` rows, by way of the warp's own rows of a tile so that stores are of 16
+  /// bytes.
+  template <bool kAligned>
+  __device__ void store(T* tile, T* y, int64_t stride, int rows, int head_dim) {
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float total = total_[block][r];
+        total += __shfl_xor_sync(kWholeWarp, total, 1);
+        total += __shfl_xor_sync(kWholeWarp, total, 2);
+        const float factor = 1.0F / total;
+        const int row = first_row() + block * 16 + r * 8 + lane() / 4;
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n) {
+          const float(&o)[4] = o_[block][n];
+          *reinterpret_cast<uint32_t*>(tile + Rows::at(row, n) + lane() % 4 * 2) =
+              pack2<T>(o[2 * r] * factor, o[2 * r + 1] * factor);
+        }
+      }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kQueries * Rows::kChunks / 32; ++i) {
+      const int row = (i * 32 + lane()) / Rows::kChunks;
+      const int chunk = (i * 32 + lane()) % Rows::kChunks;
+      if (row < rows) {
+        store_chunk<kAligned>(y + row * stride,
+                              *reinterpret_cast<const Chunk<T>*>(tile + Rows::at(first_row() + row, chunk)),
+                              chunk * Rows::kPerChunk, head_dim);
+      }
+    }
+  }
+
+ private:
+  using Rows = Tile<T, kDim>;
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int first_row() { return static_cast<int>(threadIdx.x) / 32 * kQueries; }
+
+  /// Scores of 16 queries to weights: P = 2^(scale S - reference), the reference being the row's largest score so far;
+  /// what was summed with an earlier one is scaled to the new one. Any reference is as right as another: its rounding
+  /// cancels in the quotient.
+  __device__ void weigh(float (&s)[kKeys / 8][4], int block, float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float most = s[0][2 * r];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+      most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 2));
+      const float before = reference_[block][r];
+      const float reference = fmaxf(before, most * scale);
+      const float factor = exp2_approximate(before - reference);
+      reference_[block][r] = reference;
+      float sum = 0;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int e = 2 * r; e < 2 * r + 2; ++e) {
+          s[n][e] = exp2_approximate(fmaf(s[n][e], scale, -reference));
+          sum += s[n][e];
+        }
+      }
+      total_[block][r] = total_[block][r] * factor + sum;
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        o_[block][n][2 * r] *= factor;
+        o_[block][n][2 * r + 1] *= factor;
+      }
+    }
+  }
+
+  uint32_t q_[kBlocks][kDim / 16][4];
+  float o_[kBlocks][kDim / 8][4] = {};
+  float reference_[kBlocks][2];   // of rows g and g+8
+  float total_[kBlocks][2] = {};  // this lane's share
+};
+
+template <class T, int kDim, bool kAligned, int kBlocks>
+__global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Problem<T> problem) {
+  using Rows = Tile<T, kDim>;
+  using Warp = WarpRows<T, kDim, kBlocks>;
+  constexpr int kQueries = kWarps * Warp::kQueries;
+  extern __shared__ uint4 shared[];
+  T* const q_tile = reinterpret_cast<T*>(shared);
+  T* const k_tile = q_tile + kQueries * kDim;
+  T* const v_tile = k_tile + 2 * kKeys * kDim;
+
+  const AttentionTile tile = part_of_tile(problem.tiles, kQueries);
+  if (tile.first_query >= tile.tokens) return;
+  const int head_dim = problem.head_dim;
+  const int64_t stride = problem.stride;
+  const int64_t width = static_cast<int64_t>(problem.heads) * head_dim;
+  const int column = static_cast<int>(blockIdx.x) * head_dim;
+  const T* const q = problem.qkv + tile.first_row * stride + column;
+  const T* const k = q + width;
+  const T* const v = k + width;
+
+  Rows::template load<kAligned, kQueries>(q_tile, q + tile.first_query * stride, stride, tile.tokens - tile.first_query,
+                                          head_dim);
+  ptx::cp_async_commit();
+  Rows::template load<kAligned, kKeys>(k_tile, k, stride, tile.tokens, head_dim);
+  Rows::template load<kAligned, kKeys>(v_tile, v, stride, tile.tokens, head_dim);
+  ptx::cp_async_commit();
+
+  const int warp_query = tile.first_query + static_cast<int>(threadIdx.x) / 32 * Warp::kQueries;
+  const int rows = tile.tokens - warp_query;  // may be none: this warp then only helps to load
+  Warp warp;
+  ptx::cp_async_wait<1>();
+  __syncthreads();
+  warp.load_queries(q_tile);
+
+  for (int key = 0; key < tile.tokens; key += kKeys) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // this tile is there, and nobody reads the one before, which makes room for the next
+    const int here = key & kKeys ? kKeys * kDim : 0;
+    const int there = kKeys * kDim - here;
+    const int next = key + kKeys;
+    if (next < tile.tokens) {
+      Rows::template load<kAligned, kKeys>(k_tile + there, k + next * stride, stride, tile.tokens - next, head_dim);
+      Rows::template load<kAligned, kKeys>(v_tile + there, v + next * stride, stride, tile.tokens - next, head_dim);
+      ptx::cp_async_commit();
+    }
+    const int keys = tile.tokens - key;
+    if (rows <= 0) continue;
+    if (keys >= kKeys) {
+      warp.template attend<false>(k_tile + here, v_tile + here, kKeys, problem.scale);
+    } else {
+      warp.template attend<true>(k_tile + here, v_tile + here, keys, problem.scale);
+    }
+  }
+  if (rows <= 0) return;
+  T* const y = problem.y + (tile.first_row + warp_query) * problem.y_stride + column;
+  warp.template store<kAligned>(q_tile, y, problem.y_stride, rows, head_dim);
+}
+
+/// The same in fp32, by fused multiply-adds. Of a warp's 16 queries a lane has 4, every fourth from r = lane/8, and of
+/// 64 keys 8, every eighth from c = lane%8; of the result, every eighth chunk of 4 columns from c.
+template <int kDim>
+class WarpRowsF32 {
+ public:
+  static constexpr int kQueries = 16;
+
+  /// Weights of the tile's first `keys` keys, to p [16, 64], which is the warp's own.
+  template <bool kTail>
+  __device__ void scores(const float* q, const float* k, float* p, int keys, float scale) {
+    float s[4][8] = {};
+#pragma unroll 1
+    for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+      float4 query[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) query[j] = read(q + Rows::at(first_row() + row(j), chunk));
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (kTail && i * 8 >= keys) break;
+        const float4 key = read(k + Rows::at(i * 8 + lane() % 8, chunk));
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          s[j][i] = fmaf(query[j].x, key.x, s[j][i]);
+          s[j][i] = fmaf(query[j].y, key.y, s[j][i]);
+          s[j][i] = fmaf(query[j].z, key.z, s[j][i]);
+          s[j][i] = fmaf(query[j].w, key.w, s[j][i]);
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float most = kLowest;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (kTail && i * 8 + lane() % 8 >= keys) s[j][i] = kMinusInfinity;
+        most = fmaxf(most, s[j][i]);
+      }
+#pragma unroll
+      for (int step = 1; step < 8; step *= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
+      const float reference = fmaxf(reference_[j], most * scale);
+      const float factor = exp2f(reference_[j] - reference);
+      reference_[j] = reference;
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float weight = exp2f(fmaf(s[j][i], scale, -reference));
+        sum += weight;
+        p[weight_at(j, i * 2 + lane() % 8 / 4) + lane() % 4] = weight;
+      }
+      total_[j] = total_[j] * factor + sum;
+#pragma unroll
+      for (int m = 0; m < kDim / 32; ++m) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) o_[j][m][e] *= factor;
+      }
+    }
+    __syncwarp();
+  }
+
+  __device__ void mix(const float* v, const float* p, int keys) {
+#pragma unroll 1
+    for (int key = 0; key < keys; key += 4) {
+      float weight[4][4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) *reinterpret_cast<float4*>(weight[j]) = read(p + weight_at(j, key / 4));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int m = 0; m < kDim / 32; ++m) {
+          const float4 value = read(v + Rows::at(key + i, m * 8 + lane() % 8));
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            o_[j][m][0] = fmaf(weight[j][i], value.x, o_[j][m][0]);
+            o_[j][m][1] = fmaf(weight[j][i], value.y, o_[j][m][1]);
+            o_[j][m][2] = fmaf(weight[j][i], value.z, o_[j][m][2]);
+            o_[j][m][3] = fmaf(weight[j][i], value.w, o_[j][m][3]);
+          }
+        }
+      }
+    }
+    __syncwarp();  // p is free again
+  }
+
+  template <bool kAligned>
+  __device__ void store(float* y, int64_t stride, int rows, int head_dim) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float total = total_[j];
+#pragma unroll
+      for (int step = 1; step < 8; step *= 2) total += __shfl_xor_sync(kWholeWarp, total, step);
+      const float factor = 1.0F / total;
+      if (row(j) >= rows) continue;
+#pragma unroll
+      for (int m = 0; m < kDim / 32; ++m) {
+        const Chunk<float> chunk = {
+            {o_[j][m][0] * factor, o_[j][m][1] * factor, o_[j][m][2] * factor, o_[j][m][3] * factor}};
+        store_chunk<kAligned>(y + row(j) * stride, chunk, (m * 8 + lane() % 8) * 4, head_dim);
+      }
+    }
+  }
+
+ private:
+  using Rows = Tile<float, kDim>;
+  static __device__ float4 read(const float* at) { return *reinterpret_cast<const float4*>(at); }
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int first_row() { return static_cast<int>(threadIdx.x) / 32 * kQueries; }
+  static __device__ int row(int j) { return j * 4 + lane() / 8; }
+  /// Of 4 weights of query j. Chunks change places so that those of 4 queries lie in different banks, also in pairs.
+  static __device__ int weight_at(int j, int chunk) { return row(j) * kKeys + (chunk ^ 2 * (lane() / 8)) * 4; }
+
+  float o_[4][kDim / 32][4] = {};
+  float reference_[4] = {kLowest, kLowest, kLowest, kLowest};
+  float total_[4] = {};
+};
+
+template <int kDim, bool kAligned>
+__global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_kernel(const Problem<float> problem) {
+  using Rows = Tile<float, kDim>;
+  using Warp = WarpRowsF32<kDim>;
+  constexpr int kQueries = kWarps * Warp::kQueries;
+  const int warp_row = static_cast<int>(threadIdx.x) / 32 * Warp::kQueries;
+  extern __shared__ uint4 shared[];
+  float* const q_tile = reinterpret_cast<float*>(shared);
+  float* const k_tile = q_tile + kQueries * kDim;
+  float* const v_tile = k_tile + kKeys * kDim;
+  float* const p = v_tile + kKeys * kDim + warp_row * kKeys;
+
+  const AttentionTile tile = part_of_tile(problem.tiles, kQueries);
+  if (tile.first_query >= tile.tokens) return;
+  const int head_dim = problem.head_dim;
+  const int64_t stride = problem.stride;
+  const int64_t width = static_cast<int64_t>(problem.heads) * head_dim;
+  const int column = static_cast<int>(blockIdx.x) * head_dim;
+  const float* const q = problem.qkv + tile.first_row * stride + column;
+  const float* const k = q + width;
+  const float* const v = k + width;
+
+  Rows::template load<kAligned, kQueries>(q_tile, q + tile.first_query * stride, stride, tile.tokens - tile.first_query,
+                                          head_dim);
+  Rows::template load<kAligned, kKeys>(k_tile, k, stride, tile.tokens, head_dim);
+  ptx::cp_async_commit();
+
+  const int warp_query = tile.first_query + warp_row;
+  const int rows = tile.tokens - warp_query;
+  Warp warp;
+  // Values arrive while scores are computed, the next keys while values are summed: one buffer of each will do.
+  for (int key = 0; key < tile.tokens; key += kKeys) {
+    const int keys = tile.tokens - key;
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+    Rows::template load<kAligned, kKeys>(v_tile, v + key * stride, stride, keys, head_dim);
+    ptx::cp_async_commit();
+    if (rows > 0) {
+      if (keys >= kKeys) {
+        warp.template scores<false>(q_tile, k_tile, p, kKeys, problem.scale);
+      } else {
+        warp.template scores<true>(q_tile, k_tile, p, keys, problem.scale);
+      }
+    }
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+    const int next = key + kKeys;
+    if (next < tile.tokens) {
+      Rows::template load<kAligned, kKeys>(k_tile, k + next * stride, stride, tile.tokens - next, head_dim);
+      ptx::cp_async_commit();
+    }
+    if (rows > 0) warp.mix(v_tile, p, min(keys, kKeys));
+  }
+  if (rows <= 0) return;
+  float* const y = problem.y + (tile.first_row + warp_query) * problem.y_stride + column;
+  warp.template store<kAligned>(y, problem.y_stride, rows, head_dim);
+}
+
+/// A block for each head of each `queries` queries. Heads run fastest, so that blocks start in the order of the tiles,
+/// and those under way together read whole rows between them.
+template <class T>
+int launch_blocks(void (*kernel)(Problem<T>), const AttentionArgs& args, int queries, size_t shared_bytes,
+                  void* stream) {
+  Problem<T> problem = {.qkv = static_cast<const T*>(args.qkv),
+                        .stride = args.stride,
+                        .heads = args.heads,
+                        .head_dim = args.head_dim,
+                        .scale = args.scale * 1.44269504088896341F,
+                        .tiles = args.tiles,
+                        .y = static_cast<T*>(args.y),
+                        .y_stride = args.y_stride};
+  const int parts = kTileQueries / queries;
+  const int most = 65535 / parts;  // tiles of a grid
+  for (int first = 0; first < args.tile_count; first += most) {
+    problem.tiles = args.tiles + first;
+    const dim3 grid(static_cast<uint32_t>(args.heads),
+                    static_cast<uint32_t>(std::min(most, args.tile_count - first) * parts));
+    const int error = launch(kernel, grid, kThreads, shared_bytes, stream, problem);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+template <class T, int kDim, bool kAligned>
+int launch_tiles(const AttentionArgs& args, void* stream) {
+  constexpr size_t kRow = kDim * sizeof(T);
+  if constexpr (sizeof(T) == 4) {
+    constexpr int kQueries = 64;
+    constexpr size_t kBytes = (kQueries + 2 * kKeys) * kRow + kQueries * kKeys * sizeof(T);
+    return launch_blocks(attention_fma_kernel<kDim, kAligned>, args, kQueries, kBytes, stream);
+  } else {
+    // 32 queries to a warp halve what it reads of keys and values from shared memory, and what the block reads of them
+    // from the second-level cache; 16 spread a small batch over more multiprocessors. Results are the same bits.
+    if constexpr (kAligned && kDim <= 64) {
+      int device = 0;
+      int multiprocessors = 0;
+      cudaError_t error = cudaGetDevice(&device);
+      if (error == cudaSuccess) {
+        error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+      }
+      if (error != cudaSuccess) return error;
+      if (int64_t{args.tile_count} * args.heads >= multiprocessors) {
+        constexpr int kQueries = 128;
+        return launch_blocks(attention_mma_kernel<T, kDim, kAligned, 2>, args, kQueries, (kQueries + 4 * kKeys) * kRow,
+                             stream);
+      }
+    }
+    constexpr int kQueries = 64;
+    return launch_blocks(attention_mma_kernel<T, kDim, kAligned, 1>, args, kQueries, (kQueries + 4 * kKeys) * kRow,
+                         stream);
+  }
+}
+
+template <class T, int kDim>
+int launch_aligned(const AttentionArgs& args, void* stream) {
+  return args.head_dim % Chunk<T>::kSize == 0 ? launch_tiles<T, kDim, true>(args, stream)
+                                              : launch_tiles<T, kDim, false>(args, stream);
+}
+
+}  // namespace
+
+int attention(const AttentionArgs& args, void* stream) {
+  if (args.head_dim < 1 || args.head_dim > kLargestHeadDim || !(args.scale > 0)) return cudaErrorInvalidValue;
+  return for_dtype(args.dtype, [&]<class T>(T) {
+    if (args.head_dim <= 32) return launch_aligned<T, 32>(args, stream);
+    if (args.head_dim <= 64) return launch_aligned<T, 64>(args, stream);
+    if (args.head_dim <= 96) return launch_aligned<T, 96>(args, stream);
+    return launch_aligned<T, 128>(args, stream);
+  });
+}
+
+}  // namespace cpvt::cuda

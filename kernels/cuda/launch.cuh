@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "kernels/cuda/number.cuh"
+
+/// What every launcher does.
+namespace cpvt::cuda {
+
+/// Calls f with a number of the type that dtype names.
+template <class F>
+int for_dtype(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kF32: return f(float{});
+    case DType::kF16: return f(half{});
+    case DType::kBF16: return f(bfloat16{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Launches and reports. Kernels that want more than 48 KiB of shared memory must say so first, which this does.
+template <class... Parameters>
+int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
+           std::type_identity_t<Parameters>... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  if (shared_bytes > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace cpvt::cuda

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "kernels/cuda/dtype.h"
+
+namespace cpvt::cuda {
+
+/// y = (x - mean(x)) / sqrt(var(x) + eps) * gamma + beta over each row; the variance is the biased one, taken about the
+/// mean in a second pass over registers.
+struct LayerNormArgs {
+  DType dtype;
+  const void* x;  // [rows, width]
+  int64_t x_stride;
+  const float* gamma;  // [width]
+  const float* beta;
+  float eps;
+  void* y;  // [rows, width]; may be x
+  int64_t y_stride;
+  int64_t rows, width;
+};
+
+int layernorm(const LayerNormArgs& args, void* stream);
+
+}  // namespace cpvt::cuda

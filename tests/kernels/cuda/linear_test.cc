@@ -1,0 +1,295 @@
+#include "kernels/cuda/linear.h"
+
+#include <string>
+
+#include "tests/kernels/cuda/device_matrix.h"
+
+namespace cpvt::cuda::testing {
+namespace {
+
+struct Case {
+  int64_t rows, n, k;
+  bool norm = false;
+  bool gelu = false;
+  bool residual = false;
+  float scale = 1;
+  int64_t slack = 0;  // chunks of 16 bytes
+};
+
+std::string text(const Case& c, DType dtype) {
+  return std::string(name(dtype)) + " " + std::to_string(c.rows) + " x " + std::to_string(c.n) + " x " +
+         std::to_string(c.k) + (c.norm ? " norm" : "") + (c.gelu ? " gelu" : "") + (c.residual ? " residual" : "") +
+         " scale " + std::to_string(c.scale) + " slack " + std::to_string(c.slack);
+}
+
+constexpr float kNormEps = 1e-5F;
+
+double gelu(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+
+/// A linear layer and rows to put through it.
+class Layer {
+ public:
+  Layer(const Case& c, DType dtype)
+      : case_(c),
+        dtype_(dtype),
+        // Rows away from zero, as a residual stream's are, so that a mean and a variance about zero are wrong.
+        x_(dtype, c.rows, c.k, c.slack, shifted(noise(c.rows * c.k, 1), c.norm ? 2.0F : 0.0F)),
+        weight_(DeviceMatrix::random(dtype, c.n, c.k, 0, 2)),
+        bias_(DeviceMatrix::random(DType::kF32, 1, c.n, 0, 3)),
+        gamma_(DType::kF32, 1, c.k, 0, shifted(noise(c.k, 4), 1.5F)),
+        beta_(DeviceMatrix::random(DType::kF32, 1, c.k, 0, 5)),
+        residual_(DeviceMatrix::random(dtype, c.rows, c.n, 2 * c.slack, 6, 3)) {}
+
+  /// Rows [begin, begin + rows), into y.
+  void run(int64_t begin, DeviceMatrix& y, const void* residual, int64_t residual_stride) {
+    const LinearArgs args{.dtype = dtype_,
+                          .x = static_cast<const std::byte*>(x_.data()) + begin * x_.stride() * bytes(),
+                          .x_stride = x_.stride(),
+                          .gamma = case_.norm ? static_cast<const float*>(gamma_.data()) : nullptr,
+                          .beta = case_.norm ? static_cast<const float*>(beta_.data()) : nullptr,
+                          .eps = kNormEps,
+                          .weight = weight_.data(),
+                          .bias = static_cast<const float*>(bias_.data()),
+                          .gelu = case_.gelu,
+                          .scale = case_.scale,
+                          .residual = residual,
+                          .residual_stride = residual_stride,
+                          .y = y.data(),
+                          .y_stride = y.stride(),
+                          .rows = y.rows(),
+                          .n = case_.n,
+                          .k = case_.k};
+    EXPECT_CUDA(linear(args, nullptr));
+    EXPECT_CUDA(cudaDeviceSynchronize());
+    y.download();
+    EXPECT_TRUE(y.guards_intact());
+  }
+  void run(int64_t begin, DeviceMatrix& y) {
+    const std::byte* residual = static_cast<const std::byte*>(residual_.data()) + begin * residual_.stride() * bytes();
+    run(begin, y, case_.residual ? residual : nullptr, residual_.stride());
+  }
+
+  /// Compares row r of y with a double reference. A bound in shares of one rounding of each step:
+  /// the sum of k products in fp32 with the tensor cores' truncation (a unit each of the running sum, which is at most
+  /// the sum of magnitudes: sqrt(k) of those are met), the normalised row's own rounding to dtype, GELU's slope of at
+  /// most 1.13, one rounding of the result.
+  void compare(int64_t r, const DeviceMatrix& y, int64_t y_row, Comparison& comparison) const {
+    std::vector<double> x(static_cast<size_t>(case_.k));
+    std::vector<double> x_error(x.size(), 0.0);
+    for (int64_t c = 0; c < case_.k; ++c) x[static_cast<size_t>(c)] = x_(r, c);
+    if (case_.norm) normalise(x, x_error);
+    for (int64_t j = 0; j < case_.n; ++j) {
+      double sum = bias_(0, j);
+      double size = std::abs(sum);
+      double bound = 0;
+      for (size_t c = 0; c < x.size(); ++c) {
+        const double w = weight_(j, static_cast<int64_t>(c));
+        sum += x[c] * w;
+        size += std::abs(x[c] * w);
+        bound += x_error[c] * x_error[c] * w * w;
+      }
+      // The roundings of a row's numbers are independent: their sum is some standard deviations of one, not all of
+      // them.
+      bound = 4 * std::sqrt(bound) + (4 + std::sqrt(static_cast<double>(case_.k))) * cpu::testing::kEps * size;
+      if (case_.gelu) {
+        bound = 1.13 * bound + 4 * cpu::testing::kEps * std::abs(sum);
+        sum = gelu(sum);
+      }
+      sum *= case_.scale;
+      bound *= std::abs(case_.scale);
+      if (case_.residual) sum += residual_(r, j);
+      bound += cpu::testing::kEps * std::abs(sum);
+      bound += epsilon(dtype_) * (std::abs(sum) + bound) + smallest_step(dtype_);
+      comparison.add(y(y_row, j), sum, bound);
+    }
+  }
+
+  const DeviceMatrix& residual() const { return residual_; }
+
+  /// Makes the first number of a row not a number.
+  void spoil_row(int64_t r) {
+    const std::vector<std::byte> ones(element_bytes(dtype_), std::byte{0xFF});
+    std::byte* row = static_cast<std::byte*>(x_.data()) + r * x_.stride() * bytes();
+    EXPECT_CUDA(cudaMemcpy(row, ones.data(), ones.size(), cudaMemcpyHostToDevice));
+  }
+
+ private:
+  static std::vector<float> shifted(std::vector<float> values, float by) {
+    for (float& v : values) v += by;
+    return values;
+  }
+  int64_t bytes() const { return static_cast<int64_t>(element_bytes(dtype_)); }
+
+  void normalise(std::vector<double>& x, std::vector<double>& error) const {
+    double mean = 0;
+    for (const double v : x) mean += v / static_cast<double>(x.size());
+    double variance = 0;
+    for (const double v : x) variance += (v - mean) * (v - mean) / static_cast<double>(x.size());
+    const double inverse = 1 / std::sqrt(variance + kNormEps);
+    for (size_t c = 0; c < x.size(); ++c) {
+      const auto column = static_cast<int64_t>(c);
+      const double scaled = (x[c] - mean) * inverse * gamma_(0, column);
+      // x - mean is as wrong as x's largest number's last place.
+      const double fp32 = cpu::testing::kEps * (4 * std::abs(scaled) + 3 * inverse * std::abs(gamma_(0, column) * 4));
+      x[c] = scaled + beta_(0, column);
+      error[c] = fp32 + epsilon(dtype_) * std::abs(x[c]);
+    }
+  }
+
+  Case case_;
+  DType dtype_;
+  DeviceMatrix x_, weight_, bias_, gamma_, beta_, residual_;
+};
+
+class Linear : public ::testing::TestWithParam<DType> {
+ protected:
+  /// All rows against the reference, or every `step`-th.
+  static void check(const Case& c, int64_t step = 1) {
+    SCOPED_TRACE(text(c, GetParam()));
+    Layer layer(c, GetParam());
+    DeviceMatrix y(GetParam(), c.rows, c.n, c.slack);
+    layer.run(0, y);
+    Comparison comparison;
+    for (int64_t r = 0; r < c.rows; r += step) layer.compare(r, y, r, comparison);
+    layer.compare(c.rows - 1, y, c.rows - 1, comparison);
+    comparison.expect_within(text(c, GetParam()));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, Linear, ::testing::ValuesIn(kDTypes),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(Linear, OddExtents) {
+  int64_t slack = 0;
+  for (const int64_t rows : {1, 31, 33}) {
+    for (const int64_t n : {1, 8, 31, 33}) {
+      for (const int64_t k : {1, 8, 63, 65, 195}) {
+        check({.rows = rows, .n = n, .k = k, .residual = n == 33, .slack = slack});
+        check({.rows = rows, .n = n, .k = k, .norm = true, .gelu = n == 31, .slack = slack});
+        slack = (slack + 1) % 3;
+      }
+    }
+  }
+}
+
+TEST_P(Linear, Epilogues) {
+  for (const bool gelu : {false, true}) {
+    for (const bool residual : {false, true}) {
+      for (const float scale : {1.0F, -0.375F}) {
+        check({.rows = 40, .n = 70, .k = 100, .gelu = gelu, .residual = residual, .scale = scale, .slack = 1});
+      }
+    }
+  }
+}
+
+TEST_P(Linear, ModelShapes) {
+  check({.rows = 197, .n = 576, .k = 192, .norm = true}, 13);
+  check({.rows = 197, .n = 192, .k = 192, .residual = true}, 13);
+  check({.rows = 50, .n = 192, .k = 768, .norm = true, .gelu = true}, 7);
+  check({.rows = 50, .n = 1000, .k = 768, .residual = true}, 7);
+}
+
+TEST_P(Linear, AddsToItselfInPlace) {
+  const Case c{.rows = 37, .n = 45, .k = 40, .residual = true, .scale = 0.5F};
+  Layer layer(c, GetParam());
+  DeviceMatrix apart(GetParam(), c.rows, c.n);
+  layer.run(0, apart);
+  std::vector<float> values;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t j = 0; j < c.n; ++j) values.push_back(layer.residual()(r, j));
+  }
+  DeviceMatrix y(GetParam(), c.rows, c.n, 1, values);
+  layer.run(0, y, y.data(), y.stride());
+  EXPECT_TRUE(y.same_bits(apart));
+}
+
+/// The launcher's tiles depend on the number of rows; the bits of a row must not. Every tile that it has is in here.
+class LinearCompany : public Linear {
+ protected:
+  static void check_parts(const Case& c) {
+    SCOPED_TRACE(text(c, GetParam()));
+    Layer layer(c, GetParam());
+    DeviceMatrix whole(GetParam(), c.rows, c.n);
+    layer.run(0, whole);
+    for (const auto& [begin, rows] : {std::pair<int64_t, int64_t>{0, 1}, {100, 29}, {300, 197}, {c.rows - 1, 1}}) {
+      DeviceMatrix part(GetParam(), rows, c.n, 1);
+      layer.run(begin, part);
+      for (int64_t r = 0; r < rows; ++r) EXPECT_TRUE(part.same_row(r, whole, begin + r)) << begin << " + " << r;
+    }
+    Comparison comparison;
+    for (int64_t r = 0; r < c.rows; r += 499) layer.compare(r, whole, r, comparison);
+    layer.compare(c.rows - 1, whole, c.rows - 1, comparison);
+    comparison.expect_within(text(c, GetParam()));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, LinearCompany, ::testing::ValuesIn(kDTypes),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(LinearCompany, Tiles128x128) {
+  check_parts({.rows = 1400, .n = 1000, .k = 40, .gelu = true, .residual = true});
+  check_parts({.rows = 1400, .n = 1000, .k = 72, .norm = true});
+}
+
+TEST_P(LinearCompany, Tiles128x96) {
+  check_parts({.rows = 5600, .n = 190, .k = 40, .residual = true, .scale = 0.5F});
+  check_parts({.rows = 5600, .n = 190, .k = 40, .norm = true, .gelu = true});
+}
+
+TEST_P(LinearCompany, Tiles64x64) {
+  check_parts({.rows = 630, .n = 570, .k = 100});
+  check_parts({.rows = 630, .n = 570, .k = 100, .norm = true});
+}
+
+TEST_P(LinearCompany, Tiles128x192OfWideNormalisedRows) {
+  check_parts({.rows = 1000, .n = 2200, .k = 260, .norm = true});
+}
+
+/// A row with something in it that is not a number comes out as such, and the rows beside it as ever.
+TEST_P(Linear, RowsKeepToThemselves) {
+  for (const bool norm : {false, true}) {
+    const Case c{.rows = 33, .n = 40, .k = 72, .norm = norm, .gelu = true};
+    Layer layer(c, GetParam());
+    DeviceMatrix y(GetParam(), c.rows, c.n);
+    layer.run(0, y);
+    layer.spoil_row(17);
+    DeviceMatrix spoiled(GetParam(), c.rows, c.n);
+    layer.run(0, spoiled);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      if (r != 17) EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+    }
+    for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
+  }
+}
+
+TEST(LinearOfHalves, LargeResultsBecomeTheLargestHalf) {
+  const Case c{.rows = 3, .n = 17, .k = 16, .scale = 1e6F};
+  Layer layer(c, DType::kF16);
+  DeviceMatrix y(DType::kF16, c.rows, c.n);
+  layer.run(0, y);
+  int largest = 0;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t j = 0; j < c.n; ++j) {
+      EXPECT_LE(std::abs(y(r, j)), 65504.0F);
+      largest += std::abs(y(r, j)) == 65504.0F ? 1 : 0;
+    }
+  }
+  EXPECT_GT(largest, 40) << "of 51";
+}
+
+TEST(LinearArguments, AreChecked) {
+  float number = 0;
+  LinearArgs args{};
+  args.dtype = DType::kF16;
+  args.gamma = args.beta = &number;
+  args.rows = 1;
+  args.n = 8;
+  args.k = kWidestNormalisedLinear + 1;
+  EXPECT_EQ(linear(args, nullptr), static_cast<int>(cudaErrorInvalidValue));
+  args.rows = 0;
+  args.k = 8;
+  EXPECT_CUDA(linear(args, nullptr));
+}
+
+}  // namespace
+}  // namespace cpvt::cuda::testing
