@@ -1,9 +1,3 @@
-#include <limits>
-
-#include "kernels/cuda/gemm_tile.cuh"
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/linear.h"
-
 // y = scale * activation(norm(x) W^T + b) + residual: every dense layer of a transformer, with the LayerNorm before it
 // and the residual behind it in the same pass.
 //
@@ -13,8 +7,8 @@
 // that do not happen. The sum over k runs upwards in steps of 16 (fp32: of 1) whatever the tile, so that the choice of
 // one, by rows and n, leaves no trace in the bits.
 //
-// With gamma, the block's rows are brought to shared memory whole and normalised there, rounded to T as a LayerNorm
-// kernel would store them, and only W streams by: for one or several tiles of columns, with no pause in between.
+// With gamma, the block's rows are brought to shared memory whole and normalised there, to the bits that
+// layernorm.cu would store, and only W streams by: for one or several tiles of columns, with no pause in between.
 //
 // The epilogue works in registers, on 16 bytes of neighbouring columns at a time; an access of a warp is 8 rows of 64
 // bytes (fp32: 4 of 128). What a thread overwrites of the residual it has read itself, so y may be the residual.
@@ -40,6 +34,13 @@
 // tiles as soon as larger ones leave some processors idle: at 6272 rows and n = 192 L2's traffic, the limit, grows
 // by 1.6. erff for 16 bits: with n = 768 a third of all instructions more.
 
+#include <limits>
+
+#include "kernels/cuda/gemm_tile.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/row_norm.cuh"
+
 namespace cpvt::cuda {
 namespace {
 
@@ -49,7 +50,7 @@ using gemm::kLineNumbers;
 
 /// 16 bytes of memory that is 16-byte aligned; only the first `count` numbers are read, the others are zeros.
 template <class T>
-__device__ uint4 load_chunk(const T* from, int count) {
+__device__ uint4 load_packed(const T* from, int count) {
   if (count >= kChunkNumbers<T>) return *reinterpret_cast<const uint4*>(from);
   T numbers[kChunkNumbers<T>];
 #pragma unroll
@@ -130,7 +131,7 @@ __device__ float gelu(float x) {
 }
 
 template <class T>
-__device__ void store_chunk(T* to, int count, const float (&v)[kChunkNumbers<T>]) {
+__device__ void store_packed(T* to, int count, const float (&v)[kChunkNumbers<T>]) {
   const uint4 bits = pack<T>(v);
   if (count >= kChunkNumbers<T>) {
     *reinterpret_cast<uint4*>(to) = bits;
@@ -144,16 +145,12 @@ __device__ void store_chunk(T* to, int count, const float (&v)[kChunkNumbers<T>]
   }
 }
 
-/// The sum over the eight threads that share a row.
-__device__ float sum_of_row(float v) {
-#pragma unroll
-  for (int other = 1; other < 8; other *= 2) v += __shfl_xor_sync(0xFFFFFFFF, v, other);
-  return v;
-}
-
 /// LayerNorm of the block's rows in shared memory, in place. A thread works on the chunks that load_lines let it bring,
 /// so it has to wait for nobody; on all of its rows at a time, so that it reads gamma and beta once. Columns from k on
 /// stay zeros.
+///
+/// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each with the chunks of four of those
+/// lanes: line q of four is lane + 8q's.
 template <class Product>
 __device__ void normalise(char* rows, int pitch, const LinearArgs& args) {
   using T = typename Product::T;
@@ -161,52 +158,54 @@ __device__ void normalise(char* rows, int pitch, const LinearArgs& args) {
   constexpr int kStep = Product::kThreads / 8;
   constexpr int kMine = Product::kRows / kStep;
   const auto k = static_cast<int>(args.k);
-  const int chunk = static_cast<int>(threadIdx.x & 7);
+  const int lane = static_cast<int>(threadIdx.x & 7);
   const int first = static_cast<int>(threadIdx.x >> 3);
   auto at = [&](int i, int line) {
     const int row = first + i * kStep;
     return reinterpret_cast<uint4*>(rows + row * pitch + line * kLine +
-                                    gemm::chunk_offset(chunk, typename Product::XKey()(row)));
+                                    gemm::chunk_offset(lane, typename Product::XKey()(row)));
   };
-  float mean[kMine] = {};
-  for (int column = chunk * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
+  // The sum of term(number, row, whether the number is inside the row) over each row.
+  auto sum_of_rows = [&](float* sums, auto term) {
+    float part[kMine][4] = {};
+    for (int first_line = 0; first_line * kLineNumbers<T> < k; first_line += 4) {
 #pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      float x[kCount];
-      unpack<T>(*at(i, line), x);
+      for (int q = 0; q < 4; ++q) {
+        const int column = (first_line + q) * kLineNumbers<T> + lane * kCount;
+        if (column >= k) break;
 #pragma unroll
-      for (int e = 0; e < kCount; ++e) mean[i] += x[e];
-    }
-  }
+        for (int i = 0; i < kMine; ++i) {
+          float x[kCount];
+          unpack<T>(*at(i, first_line + q), x);
 #pragma unroll
-  for (int i = 0; i < kMine; ++i) mean[i] = sum_of_row(mean[i]) / static_cast<float>(k);
-  float squares[kMine] = {};
-  for (int column = chunk * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      float x[kCount];
-      unpack<T>(*at(i, line), x);
-#pragma unroll
-      for (int e = 0; e < kCount; ++e) {
-        const float distance = column + e < k ? x[e] - mean[i] : 0.0F;
-        squares[i] = fmaf(distance, distance, squares[i]);
+          for (int e = 0; e < kCount; ++e) part[i][q] = term(part[i][q], x[e], i, column + e < k);
+        }
       }
     }
-  }
-  float inverse[kMine];
 #pragma unroll
-  for (int i = 0; i < kMine; ++i) inverse[i] = rsqrtf(sum_of_row(squares[i]) / static_cast<float>(k) + args.eps);
-  for (int column = chunk * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
-    float gamma[kCount];
-    float beta[kCount];
-    load_floats(args.gamma + column, k - column, gamma);
-    load_floats(args.beta + column, k - column, beta);
+    for (int i = 0; i < kMine; ++i) sums[i] = group_sum<8>((part[i][0] + part[i][2]) + (part[i][1] + part[i][3]));
+  };
+  const float per_element = 1.0F / static_cast<float>(k);
+  float mean[kMine];
+  sum_of_rows(mean, [](float sum, float x, int, bool) { return sum + x; });
+#pragma unroll
+  for (float& v : mean) v *= per_element;
+  float scale[kMine];
+  sum_of_rows(scale, [&](float sum, float x, int i, bool inside) {
+    const float d = inside ? x - mean[i] : 0.0F;
+    return fmaf(d, d, sum);
+  });
+#pragma unroll
+  for (float& v : scale) v = 1.0F / sqrtf(fmaf(v, per_element, args.eps));
+
+  for (int column = lane * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
+    const Affine<T> affine(args.gamma, args.beta, column, k);
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
       float x[kCount];
       unpack<T>(*at(i, line), x);
 #pragma unroll
-      for (int e = 0; e < kCount; ++e) x[e] = fmaf((x[e] - mean[i]) * inverse[i], gamma[e], beta[e]);
+      for (int e = 0; e < kCount; ++e) x[e] = fmaf((x[e] - mean[i]) * scale[i], affine.gamma[e], affine.beta[e]);
       *at(i, line) = pack<T>(x);
     }
   }
@@ -235,7 +234,7 @@ __device__ void store_tile(const Product& product, int64_t first_row, int64_t fi
       const T* from = static_cast<const T*>(args.residual) + first_row * args.residual_stride + column;
 #pragma unroll
       for (int i = 0; i < kRows; ++i, from += kStep * args.residual_stride) {
-        if (kStep * i < rows) residual[i] = load_chunk(from, count);
+        if (kStep * i < rows) residual[i] = load_packed(from, count);
       }
     }
     float bias[kCount];
@@ -255,7 +254,7 @@ __device__ void store_tile(const Product& product, int64_t first_row, int64_t fi
       if (args.residual != nullptr) unpack<T>(residual[i], added);
 #pragma unroll
       for (int e = 0; e < kCount; ++e) v[e] = fmaf(args.scale, v[e], added[e]);
-      store_chunk(to, count, v);
+      store_packed(to, count, v);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "kernels/cuda/layernorm.h"
 #include "tests/kernels/cuda/device_matrix.h"
 
 namespace cpvt::cuda::testing {
@@ -42,33 +43,63 @@ class Layer {
 
   /// Rows [begin, begin + rows), into y.
   void run(int64_t begin, DeviceMatrix& y, const void* residual, int64_t residual_stride) {
-    const LinearArgs args{.dtype = dtype_,
-                          .x = static_cast<const std::byte*>(x_.data()) + begin * x_.stride() * bytes(),
-                          .x_stride = x_.stride(),
-                          .gamma = case_.norm ? static_cast<const float*>(gamma_.data()) : nullptr,
-                          .beta = case_.norm ? static_cast<const float*>(beta_.data()) : nullptr,
-                          .eps = kNormEps,
-                          .weight = weight_.data(),
-                          .bias = static_cast<const float*>(bias_.data()),
-                          .gelu = case_.gelu,
-                          .scale = case_.scale,
-                          .residual = residual,
-                          .residual_stride = residual_stride,
-                          .y = y.data(),
-                          .y_stride = y.stride(),
-                          .rows = y.rows(),
-                          .n = case_.n,
-                          .k = case_.k};
+    LinearArgs args = arguments(begin, y);
+    args.residual = residual;
+    args.residual_stride = residual_stride;
+    launch(args, y);
+  }
+  void run(int64_t begin, DeviceMatrix& y) { launch(arguments(begin, y), y); }
+
+  /// All rows through a LayerNorm of its own first.
+  void run_apart(DeviceMatrix& y) {
+    DeviceMatrix normed(dtype_, case_.rows, case_.k);
+    LinearArgs args = arguments(0, y);
+    EXPECT_CUDA(layernorm({.dtype = dtype_,
+                           .x = args.x,
+                           .x_stride = args.x_stride,
+                           .gamma = args.gamma,
+                           .beta = args.beta,
+                           .eps = args.eps,
+                           .y = normed.data(),
+                           .y_stride = normed.stride(),
+                           .rows = args.rows,
+                           .width = args.k},
+                          nullptr));
+    args.x = normed.data();
+    args.x_stride = normed.stride();
+    args.gamma = args.beta = nullptr;
+    launch(args, y);
+  }
+
+ private:
+  LinearArgs arguments(int64_t begin, const DeviceMatrix& y) const {
+    const std::byte* residual = static_cast<const std::byte*>(residual_.data()) + begin * residual_.stride() * bytes();
+    return LinearArgs{.dtype = dtype_,
+                      .x = static_cast<const std::byte*>(x_.data()) + begin * x_.stride() * bytes(),
+                      .x_stride = x_.stride(),
+                      .gamma = case_.norm ? static_cast<const float*>(gamma_.data()) : nullptr,
+                      .beta = case_.norm ? static_cast<const float*>(beta_.data()) : nullptr,
+                      .eps = kNormEps,
+                      .weight = weight_.data(),
+                      .bias = static_cast<const float*>(bias_.data()),
+                      .gelu = case_.gelu,
+                      .scale = case_.scale,
+                      .residual = case_.residual ? residual : nullptr,
+                      .residual_stride = residual_.stride(),
+                      .y = y.data(),
+                      .y_stride = y.stride(),
+                      .rows = y.rows(),
+                      .n = case_.n,
+                      .k = case_.k};
+  }
+  static void launch(const LinearArgs& args, DeviceMatrix& y) {
     EXPECT_CUDA(linear(args, nullptr));
     EXPECT_CUDA(cudaDeviceSynchronize());
     y.download();
     EXPECT_TRUE(y.guards_intact());
   }
-  void run(int64_t begin, DeviceMatrix& y) {
-    const std::byte* residual = static_cast<const std::byte*>(residual_.data()) + begin * residual_.stride() * bytes();
-    run(begin, y, case_.residual ? residual : nullptr, residual_.stride());
-  }
 
+ public:
   /// Compares row r of y with a double reference. A bound in shares of one rounding of each step:
   /// the sum of k products in fp32 with the tensor cores' truncation (a unit each of the running sum, which is at most
   /// the sum of magnitudes: sqrt(k) of those are met), the normalised row's own rounding to dtype, GELU's slope of at
@@ -259,6 +290,19 @@ TEST_P(Linear, RowsKeepToThemselves) {
       if (r != 17) EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
     }
     for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
+  }
+}
+
+/// LayerNorm before the product and within it: the same bits.
+TEST_P(Linear, FusedLayerNormIsTheOtherOne) {
+  for (const int64_t k : {7, 64, 195, 384, 700}) {
+    const Case c{.rows = 37, .n = 40, .k = k, .norm = true};
+    Layer layer(c, GetParam());
+    DeviceMatrix fused(GetParam(), c.rows, c.n);
+    layer.run(0, fused);
+    DeviceMatrix apart(GetParam(), c.rows, c.n);
+    layer.run_apart(apart);
+    EXPECT_TRUE(fused.same_bits(apart)) << "k " << k;
   }
 }
 

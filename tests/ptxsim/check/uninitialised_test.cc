@@ -113,6 +113,27 @@ TEST(Uninitialised, LocalMemoryOfEachThread) {
   EXPECT_TRUE(says(text, {"thread (5, 0, 0)", "uninitialised local memory", "ld.local.u32"}));
 }
 
+TEST(Uninitialised, LocalMemoryThatASelectionMayLeaveAside) {
+  // What nvcc makes of `ok ? x : -1` loads x first; only a value that goes elsewhere too must be there.
+  for (const bool elsewhere : {false, true}) {
+    CheckedDevice device;
+    Allocation* a = device.upload(std::vector<uint32_t>(32));
+    std::string body = R"(
+    .local .align 4 .b8 own[4];
+    mov.u32 %r1, %tid.x;
+    setp.ne.u32 %p1, %r1, 5;
+    @%p1 st.local.u32 [own], %r1;
+    ld.local.u32 %r2, [own];
+    selp.b32 %r3, %r2, -1, %p1;
+    ld.param.u64 %rd1, [p0];
+    mad.wide.u32 %rd2, %r1, 4, %rd1;
+    st.global.u32 [%rd2], %r3;)";
+    if (elsewhere) body += "add.u32 %r4, %r2, 1;\n";
+    EXPECT_EQ(findings_in(device.check(kernel(1, body), 1, 32, a)), elsewhere ? 1u : 0u);
+    EXPECT_EQ(device.download<uint32_t>(a)[5], ~0u);
+  }
+}
+
 TEST(Leaks, WhatWasNotFreed) {
   CheckedDevice device;
   Allocation* freed = device.uninitialised(100);

@@ -221,6 +221,44 @@ TEST(Calls, GoThroughPointersThatDifferByLane) {
   for (uint32_t i = 0; i < 32; ++i) EXPECT_EQ(got[i], i < 8 ? fibonacci[i] : 3 * i) << i;
 }
 
+TEST(Calls, GoThroughTablesOfTheModule) {
+  // Kernels that reach other functions each, and yet agree on what a pointer means: one leaves it, another calls it.
+  const std::string text = kFunctions + R"(
+.global .u64 table[2] = {fibonacci, triple};
+.global .u64 left;
+.visible .entry leave()
+{
+  .reg .b64 %rd<2>;
+  ld.global.u64 %rd1, [table+8];
+  st.global.u64 [left], %rd1;
+  ret;
+}
+)";
+  std::string with_call = text;
+  with_call.replace(with_call.find("BODY"), 4, R"(
+    ld.global.u64 %rd3, [left];
+    { .param .b32 a; .param .b32 r; st.param.b32 [a], %r1;
+      proto: .callprototype (.param .b32 _) _ (.param .b32 _);
+      call (r), %rd3, (a), proto; ld.param.b32 %r2, [r]; })");
+  Device device;
+  Allocation* out = device.upload(std::vector<uint32_t>(32, 0));
+  LoadedModule module(device.machine(), with_call, {}), other(device.machine(), with_call, {});
+  EXPECT_NE(module.address_of("triple"), other.address_of("triple"));
+  Launch leave;
+  leave.kernel = module.kernel("leave");
+  ASSERT_EQ(device.machine().run(leave).status, Status::kOk);
+  const Outcome outcome = device.launch(module, {1, 1, 1}, {32, 1, 1}, 0, out);
+  EXPECT_EQ(outcome.status, Status::kOk) << outcome.message;
+  const auto got = device.download<uint32_t>(out);
+  for (uint32_t i = 0; i < 32; ++i) EXPECT_EQ(got[i], 3 * i);
+
+  // Another module's function is not taken for one of the own.
+  std::memcpy(other.variable("left")->host, module.variable("left")->host, 8);
+  const Outcome strange = device.launch(other, {1, 1, 1}, {32, 1, 1}, 0, out);
+  EXPECT_EQ(strange.status, Status::kIllegalAddress);
+  EXPECT_NE(strange.message.find("no function of this module"), std::string::npos) << strange.message;
+}
+
 TEST(Calls, TooDeepAreAFault) {
   run_functions(
       "{ .param .b32 a; .param .b32 r; mov.u32 %r1, 100000; st.param.b32 [a], %r1; call (r), fibonacci, (a); "

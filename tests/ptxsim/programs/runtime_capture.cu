@@ -122,6 +122,33 @@ void fork_and_join() {
   EXPECT_OK(cudaEventSynchronize(s.fork));
 }
 
+void streams_destroyed_meanwhile() {
+  const Streams s;
+  const Buffer<int> x(std::vector<int>{0});
+  for (const bool joins : {true, false}) {
+    cudaStream_t side;
+    EXPECT_OK(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
+    s.begin();
+    append<<<1, 1, 0, s.a>>>(x.get(), 1);
+    EXPECT_OK(cudaEventRecord(s.fork, s.a));
+    EXPECT_OK(cudaStreamWaitEvent(side, s.fork));
+    append<<<1, 1, 0, side>>>(x.get(), 2);
+    EXPECT_OK(cudaEventRecord(s.join, side));
+    if (joins) EXPECT_OK(cudaStreamWaitEvent(s.a, s.join));
+    EXPECT_OK(cudaStreamDestroy(side));
+    if (!joins) {
+      s.end(cudaErrorStreamCaptureUnjoined);
+      continue;
+    }
+    append<<<1, 1, 0, s.a>>>(x.get(), 3);
+    cudaGraph_t graph;
+    EXPECT_OK(cudaStreamEndCapture(s.a, &graph));
+    run(graph, s.a, 1);
+    EXPECT(x.download()[0] == 123);
+    EXPECT_OK(cudaGraphDestroy(graph));
+  }
+}
+
 void what_ends_a_capture() {
   const Streams s;
   const Buffer<int> x(std::vector<int>{0});
@@ -291,6 +318,7 @@ void external_events() {
 int main() {
   every_kind_of_call();
   fork_and_join();
+  streams_destroyed_meanwhile();
   what_ends_a_capture();
   captured_by_hand();
   external_events();

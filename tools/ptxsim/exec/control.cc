@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "tools/ptxsim/exec/cta.h"
@@ -70,15 +71,19 @@ void call_indirect(Warp& w, const Instruction& in, Mask m) {
   while (m != 0) {
     const int lane = std::countr_zero(m);
     const uint64_t a = address[lane];
-    const uint64_t function = (a & ~kWindowMask) - 1;
-    if ((a & kWindowMask) != kWindowFunction || function >= w.program().functions.size()) {
-      w.fault(Status::kIllegalAddress, in, lane, fmt::format("call of {:#x}, which is no function", a));
+    const auto& functions = w.program().functions;
+    const auto function = std::find_if(functions.begin() + 1, functions.end(),
+                                       [a](const FunctionEntry& f) { return f.address == a && a != 0; });
+    if (function == functions.end()) {
+      w.fault(Status::kIllegalAddress, in, lane,
+              fmt::format("call of {:#x}, which is no function{}", a,
+                          (a & kWindowMask) == kWindowFunction ? " of this module" : ""));
       return;
     }
     Mask same = 0;
     each_lane(m, [&](int l) { same |= Mask{address[l] == a} << l; });
     m &= ~same;
-    call_function(w, in, same, static_cast<uint32_t>(function));
+    call_function(w, in, same, static_cast<uint32_t>(function - functions.begin()));
   }
 }
 

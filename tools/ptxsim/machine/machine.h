@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -62,6 +63,8 @@ class LoadedModule {
   Kernel* kernel(std::string_view mangled);  ///< null when the module has none of this name
   std::vector<Kernel*> kernels();
   Allocation* variable(std::string_view name);  ///< global, const or managed variable; null when there is none
+  /// Of a variable, or what a pointer to a function holds; none for a name that is neither.
+  std::optional<uint64_t> address_of(std::string_view name) const;
   const ptx::Module& text() const;
   Machine& machine() const;
 

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstring>
 #include <mutex>
 
@@ -24,7 +25,10 @@ struct LoadedModule::State {
   std::string source;
   ptx::Module text;
   std::map<std::string, Allocation*, std::less<>> variables;
+  std::map<std::string, uint64_t, std::less<>> functions;  // what pointers to them hold
   std::map<std::string, std::unique_ptr<Kernel>, std::less<>> kernels;
+
+  void number_functions();
 };
 
 namespace {
@@ -34,6 +38,19 @@ uint64_t rounded(uint64_t value, uint64_t alignment) { return (value + alignment
 uint32_t align_of(const ptx::Variable& v) { return v.align != 0 ? v.align : std::max<uint32_t>(1, v.type.bytes()); }
 
 }  // namespace
+
+/// Kernels pass pointers to functions on through memory, so their numbers belong to the module, not to a kernel; and no
+/// two modules share one, so that none calls another's function for its own.
+void LoadedModule::State::number_functions() {
+  static std::atomic<uint64_t> last{0};
+  for (const ptx::Function& f : text.functions) {
+    if (!f.entry && functions.count(f.name) == 0) functions[f.name] = kWindowFunction + ++last;
+  }
+  for (const auto& [alias, names] : text.aliases) {
+    if (names.empty()) continue;
+    if (const auto f = functions.find(names.front()); f != functions.end()) functions[alias] = f->second;
+  }
+}
 
 LoadedModule::LoadedModule(Machine& machine, std::string ptx, std::span<const std::byte> cubin)
     : state_(std::make_unique<State>()) {
@@ -52,12 +69,8 @@ LoadedModule::LoadedModule(Machine& machine, std::string ptx, std::span<const st
     std::memset(a->host, 0, v.bytes());
     s.variables[v.name] = a;
   }
-  const auto address_of = [&](const std::string& name) -> std::optional<uint64_t> {
-    const auto at = s.variables.find(name);
-    if (at == s.variables.end()) return {};
-    return at->second->base;
-  };
-  // Initial values may name other variables, wherever they stand.
+  s.number_functions();
+  // Initial values may name functions and other variables, wherever they stand.
   for (const ptx::Variable& v : s.text.variables) {
     const auto at = s.variables.find(v.name);
     if (at == s.variables.end()) continue;
@@ -123,6 +136,12 @@ Allocation* LoadedModule::variable(std::string_view name) {
   return at == state_->variables.end() ? nullptr : at->second;
 }
 
+std::optional<uint64_t> LoadedModule::address_of(std::string_view name) const {
+  if (const auto v = state_->variables.find(name); v != state_->variables.end()) return v->second->base;
+  if (const auto f = state_->functions.find(name); f != state_->functions.end()) return f->second;
+  return {};
+}
+
 const ptx::Module& LoadedModule::text() const { return state_->text; }
 Machine& LoadedModule::machine() const { return *state_->machine; }
 
@@ -159,12 +178,9 @@ LoadedModule& Kernel::module() const { return *state_->module; }
 const Program& Kernel::program() {
   const std::lock_guard lock(state_->compiling);
   if (state_->program == nullptr) {
-    const VariableAddress address_of = [this](const std::string& name) -> std::optional<uint64_t> {
-      const Allocation* a = state_->module->variable(name);
-      if (a == nullptr) return {};
-      return a->base;
-    };
-    state_->program = std::make_unique<Program>(compile(state_->module->text(), *state_->function, address_of));
+    const LoadedModule& module = *state_->module;
+    const SymbolAddress address_of = [&module](const std::string& name) { return module.address_of(name); };
+    state_->program = std::make_unique<Program>(compile(module.text(), *state_->function, address_of));
   }
   return *state_->program;
 }

@@ -43,7 +43,7 @@ std::string text_of(const ptx::Instruction& i) {
 /// Lowers a kernel's functions one after the other into drafts, then lays out their blocks and places their registers.
 class Compiler {
  public:
-  Compiler(const ptx::Module& module, const ptx::Function& kernel, const VariableAddress& address_of)
+  Compiler(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of)
       : module_(module), kernel_(kernel), address_of_(address_of) {
     program_.kernel = kernel.name;
     program_.module = &module;
@@ -90,6 +90,7 @@ class Compiler {
       function_index_[f->name] = static_cast<uint32_t>(program_.functions.size());
       program_.functions.push_back({});
       program_.functions.back().function = f;
+      program_.functions.back().address = address_of_(f->name).value_or(0);
       for (const ptx::Instruction& in : f->body) {
         for (const ptx::Operand& op : in.operands) for_each_name(op, reach);
       }
@@ -199,6 +200,7 @@ class Compiler {
     opcodes().find("ret")->lower(l);
     drafts_.back().origin.hidden = true;
 
+    find_speculative_loads();
     for (Draft& d : drafts_) {
       for (const std::string& label : d.labels) d.successors.push_back(draft_of[label_position(fn, label)]);
     }
@@ -206,6 +208,20 @@ class Compiler {
     const std::vector<uint32_t> offsets =
         place_registers(drafts_, order, registers_, program_.functions[f].frame_bytes);
     append(f, order, offsets);
+  }
+
+  /// nvcc moves a load of a local variable ahead of the test whether its value counts: `ok ? x : -1` reads x always.
+  void find_speculative_loads() {
+    std::vector<bool> selected(registers_.size(), false), used(registers_.size(), false);
+    for (const Draft& d : drafts_) {
+      std::vector<bool>& readers = d.origin.text->opcode == "selp" ? selected : used;
+      for (const uint32_t r : d.reads) readers[r] = true;
+    }
+    for (Draft& d : drafts_) {
+      if (d.origin.text->opcode != "ld" || d.instruction.memory.space != Space::kLocal) continue;
+      d.instruction.memory.speculative =
+          std::ranges::all_of(d.writes, [&](uint32_t r) { return selected[r] && !used[r]; });
+    }
   }
 
   size_t label_position(const ptx::Function& fn, const std::string& label) const {
@@ -300,7 +316,7 @@ class Compiler {
 
   const ptx::Module& module_;
   const ptx::Function& kernel_;
-  const VariableAddress& address_of_;
+  const SymbolAddress& address_of_;
   Program program_;
   std::unordered_map<std::string, const ptx::Function*> functions_by_name_;
   std::unordered_map<std::string, const ptx::Variable*> module_variables_;
@@ -558,7 +574,6 @@ Lowering::Address Lowering::address(const ptx::Operand& operand, Space space) {
     }
   }
   if (const auto a = compiler_.address_of_(name)) return known(*a);
-  if (const auto f = function(name)) return known(kWindowFunction + *f + 1);
   if (const auto v = compiler_.module_variables_.find(name); v != compiler_.module_variables_.end()) {
     fail("variable {} is defined in another module, which is not supported", name);
   }
@@ -657,7 +672,7 @@ void Lowering::unknown() const { fail("instruction is not known in this form"); 
 // --- entry points
 // -----------------------------------------------------------------------------------------------------
 
-Program compile(const ptx::Module& module, const ptx::Function& kernel, const VariableAddress& address_of) {
+Program compile(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of) {
   return Compiler(module, kernel, address_of).compile();
 }
 

@@ -9,11 +9,11 @@
 
 namespace ptxsim {
 
-/// Device address of a module's .global or .const variable.
-using VariableAddress = std::function<std::optional<uint64_t>(const std::string& name)>;
+/// Device address of a module's .global or .const variable, or what a pointer to one of its functions holds.
+using SymbolAddress = std::function<std::optional<uint64_t>(const std::string& name)>;
 
 /// Compiles a kernel and everything it may call. Throws Error, with kernel and line, for what it does not know.
-Program compile(const ptx::Module& module, const ptx::Function& kernel, const VariableAddress& address_of);
+Program compile(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of);
 
 /// Where a kernel's parameters lie in its parameter buffer; returns the buffer's size.
 uint32_t place_parameters(const ptx::Function& kernel,

@@ -70,6 +70,7 @@ struct MemoryTraits {
   uint8_t bytes = 0;           // of an element: 1, 2, 4, 8, 16
   uint8_t elements = 1;        // 1, 2, 4, 8
   bool synchronising = false;  // volatile, relaxed, acquire, release, atomic: other threads may access it meanwhile
+  bool speculative = false;    // a load of local memory whose value only selp takes, or does not take
 
   uint32_t total() const { return uint32_t{bytes} * elements; }
 };
@@ -101,6 +102,7 @@ struct Origin {
 /// A function's part of the code.
 struct FunctionEntry {
   const ptx::Function* function = nullptr;
+  uint64_t address = 0;  // what pointers to it hold
   uint32_t pc = 0;
   uint32_t frame_bytes = 0;
   uint32_t local_bytes = 0;  // of the function itself

@@ -53,9 +53,11 @@ bool joined(const Capture& capture) {
     if (!before.insert(node).second) continue;
     for (const Edge& edge : node->dependencies) open.push_back(edge.node);
   }
-  return std::ranges::all_of(capture.streams, [&before](const Stream* stream) {
-    return std::ranges::all_of(stream->captured_last, [&before](const Node* node) { return before.contains(node); });
-  });
+  const auto all_before = [&before](const std::vector<Node*>& nodes) {
+    return std::ranges::all_of(nodes, [&before](const Node* node) { return before.contains(node); });
+  };
+  return all_before(capture.left_behind) &&
+         std::ranges::all_of(capture.streams, [&](const Stream* stream) { return all_before(stream->captured_last); });
 }
 
 void begin(Stream& stream, std::shared_ptr<Graph> graph, cudaStreamCaptureMode mode, std::vector<Node*> after,

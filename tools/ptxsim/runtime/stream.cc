@@ -63,11 +63,14 @@ void Runtime::destroy_stream(cudaStream_t handle) {
   // Its work goes on, and who waits for the device waits for it too.
   if (stream->last != nullptr && !stream->last->done()) destroyed_streams_.push_back(stream->last);
   if (const std::shared_ptr<Capture> capture = stream->capture) {
-    invalidate(*capture, cudaErrorStreamCaptureInvalidated);
     if (capture->origin == stream.get()) {
+      invalidate(*capture, cudaErrorStreamCaptureInvalidated);
       end_capture(capture);
     } else {
+      // What it has captured stays in the graph, and must be joined like any other stream's.
       capture->streams.erase(stream.get());
+      capture->left_behind.insert(capture->left_behind.end(), stream->captured_last.begin(),
+                                  stream->captured_last.end());
     }
   }
 }

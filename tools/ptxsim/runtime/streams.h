@@ -75,6 +75,7 @@ struct Capture {
   std::thread::id thread;
   Stream* origin = nullptr;
   std::set<Stream*> streams;
+  std::vector<Node*> left_behind;         // the ends of streams that were destroyed meanwhile
   cudaError_t invalidated = cudaSuccess;  // why, once it is
 };
 
