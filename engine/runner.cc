@@ -17,6 +17,18 @@ const ops::PatchEmbed& embedding(const Graph& graph) {
   throw Error("the graph has no patch embedding: nothing reads the images");
 }
 
+/// Named in profilers while it lives.
+class Range {
+ public:
+  Range(Stream& stream, const std::function<std::string()>& name) : stream_(stream) { stream_.push_range(name); }
+  ~Range() { stream_.pop_range(); }
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+ private:
+  Stream& stream_;
+};
+
 double mebibytes(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 }  // namespace
@@ -69,6 +81,10 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
   arena_ = arena;
   arena_bytes_ = std::max(arena_bytes_, p.arena_bytes);
 
+  const Range forward(*stream_, [&] {
+    return fmt::format("forward: {} images of {}{}, {} tokens", images.size(), size_text(images.front().size),
+                       images.size() > 1 ? "..." : "", p.layout.rows);
+  });
   stream_->execute(images, plans_.front().recording, [&] {
     const Graph& graph = executable_->graph();
     std::vector<const std::byte*> inputs;
@@ -77,9 +93,12 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
       const Node& node = graph.nodes()[i];
       inputs.clear();
       for (const ValueId id : node.inputs) inputs.push_back(arena + p.value_offset[static_cast<size_t>(id)]);
+      const int64_t rows = row_count(graph.value(node.output).rows, p.layout);
+      const Range range(*stream_,
+                        [&] { return fmt::format("{} [{}, {}]", node.name, rows, graph.value(node.output).width); });
       executable_->kernel(i).run({.stream = *stream_,
                                   .layout = p.layout,
-                                  .rows = row_count(graph.value(node.output).rows, p.layout),
+                                  .rows = rows,
                                   .images = images,
                                   .table = p.tables.get() + p.table_offset[i],
                                   .inputs = inputs,

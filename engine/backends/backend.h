@@ -35,6 +35,10 @@ class Stream {
   virtual void execute(std::span<const ImageView> images, std::shared_ptr<void>& recording,
                        const std::function<void()>& enqueue);
 
+  /// What a profiler shows as the name of everything until the pop; nested. `name` is only called where one looks.
+  virtual void push_range(const std::function<std::string()>& name);
+  virtual void pop_range();
+
   /// A value [rows, width] in the arena as fp32 in the host's memory, dense, valid until the next batch.
   virtual std::span<const float> read(const std::byte* value, int64_t rows, int64_t width);
 };

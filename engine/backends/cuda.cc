@@ -92,6 +92,9 @@ class CudaStream final : public Stream {
     check(plugin_.synchronize(stream_), "running a batch");
   }
 
+  void push_range(const std::function<std::string()>& name) override { plugin_.push_range(name().c_str()); }
+  void pop_range() override { plugin_.pop_range(); }
+
   std::span<const float> read(const std::byte* value, int64_t rows, int64_t width) override {
     std::vector<float>& result = results_[value];
     if (!result.empty()) return result;

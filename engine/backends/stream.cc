@@ -14,6 +14,9 @@ void Stream::execute(std::span<const ImageView> /*images*/, std::shared_ptr<void
   enqueue();
 }
 
+void Stream::push_range(const std::function<std::string()>& /*name*/) {}
+void Stream::pop_range() {}
+
 std::span<const float> Stream::read(const std::byte* value, int64_t rows, int64_t width) {
   return {reinterpret_cast<const float*>(value), static_cast<size_t>(rows * width)};
 }

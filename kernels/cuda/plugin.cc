@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
 #include <cstring>
@@ -106,6 +107,8 @@ constexpr Plugin kPlugin{
     .destroy_recording = [](void* recording) -> int {
       return cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording));
     },
+    .push_range = [](const char* name) { nvtxRangePushA(name); },
+    .pop_range = [] { nvtxRangePop(); },
     .encode = encode,
     .decode = decode,
     .patch_embed = patch_embed,

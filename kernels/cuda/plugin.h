@@ -47,6 +47,10 @@ struct Plugin {
   int (*replay)(void* recording, void* stream);
   int (*destroy_recording)(void* recording);
 
+  /// Ranges that Nsight shows, nested, of this thread.
+  void (*push_range)(const char* name);
+  void (*pop_range)();
+
   /// fp32 in host memory to and from storage numbers, rounding to nearest even; what fp16 cannot hold becomes infinite.
   void (*encode)(const float* values, int64_t count, DType dtype, void* storage);
   void (*decode)(const void* storage, int64_t count, DType dtype, float* values);
