@@ -6,7 +6,8 @@
 
 A row per case: the largest of its images' errors max|got - PyTorch| / max|PyTorch|, of logits and of features; then, as
 the floor that rounding leaves, how far the engine and PyTorch's float32 are from PyTorch's float64. Exits with 1 when
-a case fails to run or is further from PyTorch's float32 than the device and dtype may be. A case is made anew by its seed and number alone.
+a case fails to run, PTXSIM_CHECK=1 finds something, or it is further from PyTorch's float32 than the device and dtype
+may be. A case is made anew by its seed and number alone.
 """
 
 import argparse
@@ -139,6 +140,8 @@ def run_engine(args: argparse.Namespace, case: Case, images: list[torch.Tensor],
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"cpvt run ended with {done.returncode}: {done.stderr.strip()}")
+    if "ptxsim: finding" in done.stderr:  # of PTXSIM_CHECK=1 in the environment
+        raise RuntimeError(done.stderr.strip())
     made = load_file(folder / "out.safetensors")
     # `logits.i` a row, or `logits` with a row per image.
     def of(name: str, i: int) -> torch.Tensor:
