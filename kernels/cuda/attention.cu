@@ -315,6 +315,7 @@ class WarpRows {
 
 template <class T, int kDim, bool kAligned, int kBlocks>
 __global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Problem<T> problem) {
+  ptx::follow_earlier_kernels();
   using Rows = Tile<T, kDim>;
   using Warp = WarpRows<T, kDim, kBlocks>;
   constexpr int kQueries = kWarps * Warp::kQueries;
@@ -488,6 +489,7 @@ class WarpRowsF32 {
 
 template <int kDim, bool kAligned>
 __global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_kernel(const Problem<float> problem) {
+  ptx::follow_earlier_kernels();
   using Rows = Tile<float, kDim>;
   using Warp = WarpRowsF32<kDim>;
   constexpr int kQueries = kWarps * Warp::kQueries;

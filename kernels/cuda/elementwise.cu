@@ -8,6 +8,7 @@
 // These passes are what is left when no product can take them as its epilogue.
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace cpvt::cuda {
 namespace {
@@ -36,6 +37,7 @@ __device__ void map_vector(const T* x, T* y, int64_t c, int64_t width, F f) {
 template <class T>
 __global__ void __launch_bounds__(kThreads) gelu_rows(const T* x, int64_t x_stride, T* y, int64_t y_stride,
                                                       uint32_t rows, int64_t width, uint32_t vectors_per_row) {
+  ptx::follow_earlier_kernels();
   constexpr int kSize = Chunk<T>::kSize;
   const uint32_t vector = blockIdx.x * kThreads + threadIdx.x;
   const uint32_t row = vector / vectors_per_row;
@@ -48,6 +50,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     add_position_rows(const T* x, int64_t x_stride, const float* tables, const PositionImage* images, float scale, T* y,
                       int64_t y_stride, int64_t width, uint32_t vectors_per_row) {
+  ptx::follow_earlier_kernels();
   constexpr int kSize = 4;
   const PositionImage image = images[blockIdx.y];
   const uint32_t vector = blockIdx.x * kThreads + threadIdx.x;

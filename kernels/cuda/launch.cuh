@@ -13,27 +13,49 @@ namespace cpvt::cuda {
 template <class F>
 int for_dtype(DType dtype, F f) {
   switch (dtype) {
-    case DType::kF32: return f(float{});
-    case DType::kF16: return f(half{});
-    case DType::kBF16: return f(bfloat16{});
+    case DType::kF32:
+      return f(float{});
+    case DType::kF16:
+      return f(half{});
+    case DType::kBF16:
+      return f(bfloat16{});
   }
   return cudaErrorInvalidValue;
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Launches and reports. Kernels that want more than 48 KiB of shared memory must say so first, which this does.
+/// Whether a kernel may begin before the one before has ended. Only where the sm_90a code runs: newer devices get the
+/// PTX for sm_80, in which follow_earlier_kernels does not wait.
+inline bool has_dependent_launch() {
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
+}
+
+/// Launches and reports, as a kernel that calls ptx::follow_earlier_kernels. Kernels that want more than 48 KiB of
+/// shared memory must say so first, which this does.
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
            std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
-  return cudaGetLastError();
+  cudaLaunchAttribute dependent{};
+  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  dependent.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &dependent;
+  config.numAttrs = has_dependent_launch() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 }  // namespace cpvt::cuda

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/layernorm.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/row_norm.cuh"
 
 namespace cpvt::cuda {
@@ -23,6 +24,7 @@ template <class T, int kLanes, int kChunks, int kRows>
 __global__ void __launch_bounds__(kThreads)
     layernorm_rows(const T* x, int64_t x_stride, const float* gamma, const float* beta, float eps, T* y,
                    int64_t y_stride, int64_t rows, int width) {
+  ptx::follow_earlier_kernels();
   constexpr int kSize = Chunk<T>::kSize;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int64_t first_row = (int64_t{blockIdx.x} * (kThreads / kLanes) + threadIdx.x / kLanes) * kRows;

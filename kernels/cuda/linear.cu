@@ -15,13 +15,13 @@
 //
 //   tile     warps       lines  registers  shared memory, KiB      for
 //   (in brackets: with norm, shared memory at k = 192)
-//   128x128  4 of 64x64  3      241 (247)  96 (96)                 n a multiple of 128
-//   128x96   4 of 32x96  3      216 (213)  84 (84)                 n = 192, 576: no column wasted
+//   128x128  4 of 64x64  3      241 (243)  96 (96)                 n a multiple of 128
+//   128x96   4 of 32x96  3      216 (219)  84 (84)                 n = 192, 576: no column wasted
 //   128x192  8 of 32x96  2          (211)     (144 at k = 384)     norm, k > 256: one block to a processor
-//   64x64    4 of 32x32  4      123 (124)  64 (56)                 a few images
+//   64x64    4 of 32x32  4      123 (128)  64 (56)                 a few images
 //   32x32    2 of 16x32  6       96        48                      one image
-//   32x64    4 of 16x32  4           (96)     (44)                 one image, norm
-//   64x64    2 of 32x64  3      254 (254)  48 (72)                 fp32
+//   32x64    4 of 16x32  4           (80)     (44)                 one image, norm
+//   64x64    2 of 32x64  3      254 (231)  48 (72)                 fp32
 //   32x32    2 of 16x32  3      106 (96)   24 (36)                 fp32, one image
 //
 // Counted by ptxsim, h100: no bank conflict; 16 sectors to a request of cp.async, of the residual and of y. x is read
@@ -272,6 +272,7 @@ struct Memory {
 /// One block: a tile of rows, and `tiles` tiles of columns one after the other, the flow of lines never stopping.
 template <class Product, int kStages, bool kNormalise>
 __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs args, int32_t tiles) {
+  ptx::follow_earlier_kernels();
   using T = typename Product::T;
   using M = Memory<Product, kStages, kNormalise>;
   constexpr int kRows = Product::kRows;

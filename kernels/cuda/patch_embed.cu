@@ -317,6 +317,7 @@ __device__ void store_tile(const Product& product, const Arguments& args, const 
 
 template <class Product, class Reader>
 __global__ void __launch_bounds__(Product::kThreads, kBlocksAtOnce<Product>) embed_patches(Arguments args) {
+  ptx::follow_earlier_kernels();
   using T = typename Product::T;
   constexpr int kColumns = Product::kColumns;
   constexpr int kPatchBytes = Product::kRows * kLine;

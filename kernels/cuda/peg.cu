@@ -254,6 +254,7 @@ template <class T, int kKernel, int kPassBytes, bool kNormed>
 __global__ void __launch_bounds__(Shape<T, kKernel, kPassBytes, kNormed>::kThreads,
                                   Shape<T, kKernel, kPassBytes, kNormed>::kBlocks)
     peg_rectangles(const Operands<T> args) {
+  ptx::follow_earlier_kernels();
   using Shape = Shape<T, kKernel, kPassBytes, kNormed>;
   constexpr int kChannels = Shape::kChannels;
   constexpr int kRows = Shape::kRows;
@@ -407,6 +408,7 @@ __global__ void __launch_bounds__(Shape<T, kKernel, kPassBytes, kNormed>::kThrea
 /// normed = LayerNorm(y), for kernels and widths whose results no block can keep.
 template <class T>
 __global__ void __launch_bounds__(kNormThreads) peg_norm(const Operands<T> args) {
+  ptx::follow_earlier_kernels();
   const PegTile tile = args.tiles[blockIdx.x];
   const int rows = tile.width == 0 ? static_cast<int>(tile.image.prefix) : tile.height * tile.width;
   const auto token = [&](int p) { return tile.width == 0 ? tile.image.first_row + p : token_row(tile, p); };

@@ -15,6 +15,7 @@
 // (fp32: 128) columns. Limiter: DRAM for large batches, latency for one image (13 + 6 blocks at 196 x 768).
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/pool.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/row_norm.cuh"
 
 namespace cpvt::cuda {
@@ -50,6 +51,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     class_rows(const T* x, int64_t x_stride, const float* gamma, const float* beta, float eps, const TokenGrid* images,
                int image_count, T* y, int64_t y_stride, int width) {
+  ptx::follow_earlier_kernels();
   const int image = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
   if (image >= image_count) return;
   const T* const row = x + images[image].first_row * x_stride;
@@ -68,6 +70,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads) sum_row_chunks(const T* x, int64_t x_stride, bool normalise, float eps,
                                                            const TokenGrid* images, float* sums, int width) {
+  ptx::follow_earlier_kernels();
   constexpr int kSize = Chunk<T>::kSize;
   constexpr int kUnits = kWarpColumns<T> / 4;
   __shared__ float4 of_warp[kWarps][kUnits + kUnits / 8];  // a unit of padding after every eight
@@ -116,6 +119,7 @@ template <class T>
 __global__ void __launch_bounds__(kFinalThreads)
     mean_of_chunks(const float* sums, int64_t most_chunks, const float* gamma, const float* beta,
                    const TokenGrid* images, T* y, int64_t y_stride, int64_t width) {
+  ptx::follow_earlier_kernels();
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kFinalThreads + threadIdx.x;
   if (c >= width) return;
   const int64_t patches = images[blockIdx.y].height * images[blockIdx.y].width;

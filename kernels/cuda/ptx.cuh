@@ -7,6 +7,16 @@
 /// The machine's instructions that C++ has no name for, one function each. All need sm_80.
 namespace cpvt::cuda::ptx {
 
+/// What a kernel does first. It lets the next kernel's blocks take the room that this one's leave, and waits for the
+/// kernels before to end: whose launch and first steps then cost no time of their own (programmatic dependent launch;
+/// launch.cuh asks for it). No activation is read or written before. Needs sm_90; earlier machines launch in order.
+__device__ inline void follow_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /// An address as ldmatrix and cp.async take it.
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
@@ -51,7 +61,8 @@ __device__ void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, 
 template <>
 __device__ inline void mma_16x8x16<half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }

@@ -287,7 +287,8 @@ TEST_P(Linear, RowsKeepToThemselves) {
     DeviceMatrix spoiled(GetParam(), c.rows, c.n);
     layer.run(0, spoiled);
     for (int64_t r = 0; r < c.rows; ++r) {
-      if (r != 17) EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+      if (r == 17) continue;
+      EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
     }
     for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
   }
