@@ -127,6 +127,7 @@ Parts find_parts(const fs::path& model, const std::optional<fs::path>& told_conf
 
 Checkpoint Checkpoint::load(const fs::path& model, const std::optional<fs::path>& told_config) {
   const Parts parts = find_parts(model, told_config);
+  std::vector<std::string> assumptions;
   std::vector<std::string> notes;
   const SafetensorsFile file(parts.weights);
   Config config;
@@ -134,10 +135,11 @@ Checkpoint Checkpoint::load(const fs::path& model, const std::optional<fs::path>
     config = Config::load(*parts.config);
     if (!told_config && !fs::is_directory(model)) notes.push_back("configuration from " + parts.config->string());
   } else {
-    config = infer_config(file, notes);
+    config = infer_config(file, assumptions);
     notes.emplace_back("configuration inferred from the tensors");
   }
   Checkpoint checkpoint(std::move(config), file);
+  checkpoint.assumptions_ = std::move(assumptions);
   checkpoint.notes_ = std::move(notes);
   checkpoint.load_tensors();
   return checkpoint;

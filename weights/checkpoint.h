@@ -18,7 +18,7 @@ namespace cpvt {
 class Checkpoint {
  public:
   /// `model` is a folder with config.json and model.safetensors, or one .safetensors file, whose configuration is
-  /// `config` if told, else the config.json lying beside it, else inferred from names and shapes (see notes()).
+  /// `config` if told, else the config.json lying beside it, else inferred from names and shapes (see assumptions()).
   /// `config`, where told, also takes the place of a folder's own config.json. Throws Error when something is missing,
   /// unreadable, or the tensors are not exactly the schema's: all differences in one message, each naming the tensor,
   /// what was expected and what was found. A weight that is not finite is an Error too, naming tensor and index: no
@@ -34,7 +34,11 @@ class Checkpoint {
   uint64_t bytes_on_disk() const { return file_.file_size(); }
   const std::filesystem::path& weights_path() const { return file_.path(); }
 
-  /// What the user may want to know, a sentence each: what was inferred, which spellings were taken.
+  /// Without a configuration: what the tensors do not prove, and was taken for granted, a sentence each. Nobody may be
+  /// left not knowing it.
+  const std::vector<std::string>& assumptions() const { return assumptions_; }
+
+  /// What the user may want to know besides, a sentence each: where the configuration is from, what was left out.
   const std::vector<std::string>& notes() const { return notes_; }
 
   /// Lets the kernel take back the file's pages, once a backend has packed its own copy of the weights.
@@ -48,6 +52,7 @@ class Checkpoint {
   SafetensorsFile file_;
   std::map<std::string, Tensor> tensors_;
   int64_t parameters_ = 0;
+  std::vector<std::string> assumptions_;
   std::vector<std::string> notes_;
 };
 

@@ -28,6 +28,14 @@ constexpr int kMaxClasses = 1 << 24;
 constexpr int kMaxImageSize = 1 << 16;
 constexpr double kMaxPixel = 1e6;  // for mean and std
 
+// Keys without which the network is not known, and those that may be missing: the network is the same without them.
+constexpr std::string_view kRequiredKeys[] = {"architecture", "embed_dim",  "depth",    "num_heads",
+                                              "mlp_ratio",    "patch_size", "in_chans", "num_classes",
+                                              "global_pool",  "pos_embed",  "img_size", "layer_norm_eps"};
+constexpr std::string_view kOptionalKeys[] = {"peg", "label_names", "pretrained_cfg"};  // peg: required by pos_embed
+constexpr std::string_view kPegKeys[] = {"after", "kernel"};
+constexpr std::string_view kPretrainedKeys[] = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size"};
+
 constexpr const char* kArchitectures = R"("cpvt", "vit" or "deit")";
 
 // Keys of config.json that only describe: the sole ones that are read over.
@@ -82,26 +90,43 @@ std::string_view find_name(Names<Enum> names, Enum value) {
   return std::find_if(names.begin(), names.end(), [&](const auto& item) { return item.first == value; })->second;
 }
 
-/// Reads the members of one JSON object, and afterwards refuses those that nobody asked for.
+using Keys = std::span<const std::string_view>;
+
+/// Reads the members of one JSON object.
 class Members {
  public:
   /// `prefix` is put before the names of keys in errors: "" or "peg.".
   Members(const json& object, std::string_view origin, std::string prefix)
       : object_(object), origin_(origin), prefix_(std::move(prefix)) {}
 
-  const json* find(std::string_view key) {
-    asked_.emplace(key);
+  /// Refuses keys that are in none of the lists, then the lack of a required one. Those of `read_over` only describe.
+  void check_keys(Keys required, Keys optional, Keys read_over = {}) const {
+    std::set<std::string_view> known(required.begin(), required.end());
+    known.insert(optional.begin(), optional.end());
+    for (const auto& [key, value] : object_.items()) {
+      if (known.contains(key) || std::find(read_over.begin(), read_over.end(), key) != read_over.end()) continue;
+      throw Error("{}: unknown key {}{} with the value {}; known are {}", origin_, prefix_, in_quotes(key),
+                  found_text(value), fmt::join(known, ", "));
+    }
+    std::vector<std::string> missing;
+    for (const std::string_view key : required) {
+      if (!object_.contains(key)) missing.push_back(prefix_ + std::string(key));
+    }
+    if (!missing.empty()) {
+      throw Error("{}: missing key{} {}", origin_, missing.size() > 1 ? "s" : "", fmt::join(missing, ", "));
+    }
+  }
+
+  const json* find(std::string_view key) const {
     const auto member = object_.find(key);
     return member == object_.end() ? nullptr : &*member;
   }
 
-  bool contains(std::string_view key) const { return object_.contains(key); }
-
-  void read(std::string_view key, int& value, int64_t low, int64_t high) {
+  void read(std::string_view key, int& value, int64_t low, int64_t high) const {
     if (const json* member = find(key)) value = integer(*member, key, low, high);
   }
 
-  void read(std::string_view key, double& value) {
+  void read(std::string_view key, double& value) const {
     const json* member = find(key);
     if (member == nullptr) return;
     if (!member->is_number()) throw unexpected(key, "a number", *member);
@@ -109,7 +134,7 @@ class Members {
   }
 
   template <class Enum>
-  void read(std::string_view key, Enum& value, Names<Enum> names) {
+  void read(std::string_view key, Enum& value, Names<Enum> names) const {
     const json* member = find(key);
     if (member == nullptr) return;
     std::string expected;
@@ -136,39 +161,26 @@ class Members {
     return Error("{}: {}{}: expected {}, found {}", origin_, prefix_, key, expected, found_text(found));
   }
 
-  void refuse_others(std::span<const std::string_view> read_over = {}) const {
-    for (const auto& [key, value] : object_.items()) {
-      if (asked_.contains(key) || std::find(read_over.begin(), read_over.end(), key) != read_over.end()) continue;
-      throw Error("{}: unknown key {}{} with the value {}; known are {}", origin_, prefix_, in_quotes(key),
-                  found_text(value), fmt::join(asked_, ", "));
-    }
-  }
-
  private:
   const json& object_;
   std::string_view origin_;
   std::string prefix_;
-  std::set<std::string, std::less<>> asked_;
 };
 
 /// The members of an object that is itself a member; none where there is no such key.
-const json* find_object(Members& parent, std::string_view key) {
+const json* find_object(const Members& parent, std::string_view key) {
   const json* member = parent.find(key);
   if (member != nullptr && !member->is_object()) throw parent.unexpected(key, "an object", *member);
   return member;
 }
 
-/// The network that all of these names mean is the same; they differ in the position encoding when none is told.
-void read_architecture(Members& members, std::string_view origin, Config& config) {
+/// The network that all of these names mean is the same.
+void check_architecture(const Members& members, std::string_view origin) {
   const json* member = members.find("architecture");
   if (member == nullptr) return;
   if (!member->is_string()) throw members.unexpected("architecture", kArchitectures, *member);
   const auto& name = member->get_ref<const std::string&>();
-  if (name == "cpvt") return;
-  if (name == "vit" || name == "deit") {
-    config.pos_embed = Config::PosEmbed::kLearned;
-    return;
-  }
+  if (name == "cpvt" || name == "vit" || name == "deit") return;
   if (name.starts_with("twins_")) {
     throw Error("{}: architecture {} is not yet supported; expected {}", origin, in_quotes(name), kArchitectures);
   }
@@ -182,18 +194,17 @@ void read_architecture(Members& members, std::string_view origin, Config& config
 }
 
 void read_peg(const json& object, std::string_view origin, Config& config) {
-  Members members(object, origin, "peg.");
+  const Members members(object, origin, "peg.");
+  members.check_keys(kPegKeys, {});
   members.read("kernel", config.peg.kernel, 3, 27);
-  if (const json* after = members.find("after")) {
-    if (!after->is_array()) throw members.unexpected("after", "an array", *after);
-    config.peg.after.clear();
-    for (const json& block : *after) config.peg.after.push_back(members.integer(block, "after", -1, config.depth - 1));
-  }
-  members.refuse_others();
+  const json* after = members.find("after");
+  if (!after->is_array()) throw members.unexpected("after", "an array", *after);
+  config.peg.after.clear();
+  for (const json& block : *after) config.peg.after.push_back(members.integer(block, "after", -1, config.depth - 1));
 }
 
 /// mean or std: in_chans numbers, or one for all channels as timm takes it.
-std::vector<float> read_per_channel(Members& members, std::string_view key, int channels) {
+std::vector<float> read_per_channel(const Members& members, std::string_view key, int channels) {
   const json* member = members.find(key);
   if (member == nullptr) return {};
   const std::string expected = fmt::format("{} numbers, or one for all channels", channels);
@@ -211,27 +222,30 @@ std::vector<float> read_per_channel(Members& members, std::string_view key, int 
 }
 
 void read_preprocessing(const json& object, std::string_view origin, Config& config) {
-  Members members(object, origin, "pretrained_cfg.");
+  const Members members(object, origin, "pretrained_cfg.");
+  members.check_keys({}, kPretrainedKeys, kDescriptivePretrainedKeys);
   Config::Preprocessing& p = config.pretrained_cfg;
-  if (auto mean = read_per_channel(members, "mean", config.in_chans); !mean.empty()) p.mean = std::move(mean);
-  if (auto std = read_per_channel(members, "std", config.in_chans); !std.empty()) p.std = std::move(std);
-  members.read("interpolation", p.interpolation, Names<Config::Interpolation>(kInterpolations));
-  members.read("crop_pct", p.crop_pct);
+  p.mean = read_per_channel(members, "mean", config.in_chans);
+  p.std = read_per_channel(members, "std", config.in_chans);
+  if (members.find("interpolation") != nullptr) {
+    members.read("interpolation", p.interpolation.emplace(), Names<Config::Interpolation>(kInterpolations));
+  }
+  if (members.find("crop_pct") != nullptr) members.read("crop_pct", p.crop_pct.emplace());
   if (const json* size = members.find("input_size")) {
-    if (!size->is_array() || size->size() != p.input_size.size()) {
+    auto& extents = p.input_size.emplace();
+    if (!size->is_array() || size->size() != extents.size()) {
       throw members.unexpected("input_size", "[channels, height, width]", *size);
     }
-    for (size_t i = 0; i < p.input_size.size(); ++i) {
-      p.input_size[i] = members.integer((*size)[i], "input_size", 1, kMaxImageSize);
+    for (size_t i = 0; i < extents.size(); ++i) {
+      extents[i] = members.integer((*size)[i], "input_size", 1, kMaxImageSize);
     }
   }
   if (const json* mode = members.find("crop_mode"); mode != nullptr && *mode != "center") {
     throw members.unexpected("crop_mode", "\"center\", the only one supported", *mode);
   }
-  members.refuse_others(kDescriptivePretrainedKeys);
 }
 
-std::vector<std::string> read_labels(Members& members) {
+std::vector<std::string> read_labels(const Members& members) {
   std::vector<std::string> labels;
   const json* member = members.find("label_names");
   if (member == nullptr) return labels;
@@ -282,13 +296,15 @@ void check_preprocessing(const Config& config, std::string_view origin) {
     // A normalised pixel must stay finite in float32.
     check_range(origin, "pretrained_cfg.std", static_cast<double>(deviation), 1e-6, kMaxPixel);
   }
-  check_range(origin, "pretrained_cfg.crop_pct", p.crop_pct, 0.01, 1.0);
-  if (p.input_size[0] != config.in_chans) {
+  if (p.crop_pct) check_range(origin, "pretrained_cfg.crop_pct", *p.crop_pct, 0.01, 1.0);
+  if (!p.input_size) return;
+  const auto& [channels, height, width] = *p.input_size;
+  if (channels != config.in_chans) {
     throw Error("{}: pretrained_cfg.input_size: expected {} channels like in_chans, found {}", origin, config.in_chans,
-                p.input_size[0]);
+                channels);
   }
-  check_range(origin, "pretrained_cfg.input_size", p.input_size[1], 1, kMaxImageSize);
-  check_range(origin, "pretrained_cfg.input_size", p.input_size[2], 1, kMaxImageSize);
+  check_range(origin, "pretrained_cfg.input_size", height, 1, kMaxImageSize);
+  check_range(origin, "pretrained_cfg.input_size", width, 1, kMaxImageSize);
 }
 
 }  // namespace
@@ -328,17 +344,13 @@ void Config::check(std::string_view origin) const {
   check_preprocessing(*this, origin);
 }
 
-void Config::follow_image() {
-  pretrained_cfg.input_size = {in_chans, img_size, img_size};
-  if (in_chans != 3) pretrained_cfg.mean = pretrained_cfg.std = {};
-}
-
 Config Config::parse(std::string_view text, std::string_view origin) {
   const json document = parse_strict_json(text, origin);
   if (!document.is_object()) throw Error("{}: expected a JSON object, found {}", origin, found_text(document));
-  Members members(document, origin, "");
+  const Members members(document, origin, "");
+  check_architecture(members, origin);  // first: other architectures have other keys
+  members.check_keys(kRequiredKeys, kOptionalKeys, kDescriptiveKeys);
   Config config;
-  read_architecture(members, origin, config);
   members.read("embed_dim", config.embed_dim, 1, kMaxEmbedDim);
   members.read("depth", config.depth, 1, kMaxDepth);
   members.read("num_heads", config.num_heads, 1, kMaxEmbedDim);
@@ -353,16 +365,14 @@ Config Config::parse(std::string_view text, std::string_view origin) {
   config.label_names = read_labels(members);
   const bool with_peg = config.pos_embed == PosEmbed::kPeg;
   if (!with_peg) config.peg.after.clear();
-  if (const json* peg = find_object(members, "peg")) {
-    if (!with_peg) {
-      throw Error("{}: peg: expected none with pos_embed \"{}\", found {}", origin, name_of(config.pos_embed),
-                  found_text(*peg));
-    }
-    read_peg(*peg, origin, config);
+  const json* peg = find_object(members, "peg");
+  if (with_peg && peg == nullptr) throw Error("{}: missing key peg, which pos_embed \"peg\" needs", origin);
+  if (!with_peg && peg != nullptr) {
+    throw Error("{}: peg: expected none with pos_embed \"{}\", found {}", origin, name_of(config.pos_embed),
+                found_text(*peg));
   }
-  config.follow_image();
+  if (with_peg) read_peg(*peg, origin, config);
   if (const json* pretrained = find_object(members, "pretrained_cfg")) read_preprocessing(*pretrained, origin, config);
-  members.refuse_others(kDescriptiveKeys);
   config.check(origin);
   return config;
 }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,7 +10,7 @@
 namespace cpvt {
 
 /// A model folder's config.json: the architecture, the labels, and how images are prepared.
-/// The defaults are those of weights/pytorch/cpvt.py (CPVT-Ti) and of timm's evaluation transform.
+/// The members' defaults are CPVT-Ti's, for code that makes one; a config.json tells every key itself.
 struct Config {
   enum class GlobalPool { kToken, kAvg };
   enum class PosEmbed { kPeg, kLearned, kSincos, kNone };
@@ -20,14 +21,12 @@ struct Config {
     int kernel = 3;             // odd, 3 to 27
   };
 
-  /// What timm's evaluation transform needs. mean and std have in_chans values, in units of pixel / 255; they are empty
-  /// where in_chans is not 3 and config.json does not tell them: such a model takes tensors, but no image files.
+  /// What timm's evaluation transform needs, as far as config.json tells it. A model without takes tensors only.
   struct Preprocessing {
-    std::vector<float> mean{0.485F, 0.456F, 0.406F};
-    std::vector<float> std{0.229F, 0.224F, 0.225F};
-    Interpolation interpolation = Interpolation::kBicubic;
-    double crop_pct = 0.9;
-    std::array<int, 3> input_size{3, 224, 224};  // C, H, W; by default in_chans and img_size
+    std::vector<float> mean, std;  // in_chans values, in units of pixel / 255; empty: not told
+    std::optional<Interpolation> interpolation;
+    std::optional<double> crop_pct;
+    std::optional<std::array<int, 3>> input_size;  // C, H, W
   };
 
   int embed_dim = 192;
@@ -53,15 +52,13 @@ struct Config {
   int peg_count() const { return static_cast<int>(peg.after.size()); }
 
   /// Reads a config.json's text. `origin` is named in errors: usually the path. Throws Error for text that is no strict
-  /// JSON object, a key used twice, unknown or of the wrong type, and a value outside its range.
+  /// JSON object, a key used twice, unknown, missing or of the wrong type, and a value outside its range. Only
+  /// label_names, pretrained_cfg and the keys in it may be missing.
   static Config parse(std::string_view json, std::string_view origin);
   static Config load(const std::filesystem::path& path);
 
   /// Throws Error naming `origin` and the key where a value is outside its range or contradicts another one.
   void check(std::string_view origin) const;
-
-  /// Sets the defaults of pretrained_cfg that follow from in_chans and img_size.
-  void follow_image();
 };
 
 std::string_view name_of(Config::GlobalPool value);

@@ -1,5 +1,7 @@
 #include "weights/infer.h"
 
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -29,7 +31,8 @@ std::optional<int> index_in(std::string_view name, std::string_view before) {
 
 class Inference {
  public:
-  Inference(const SafetensorsFile& file, std::vector<std::string>& notes) : file_(file), notes_(notes) {}
+  Inference(const SafetensorsFile& file, std::vector<std::string>& assumptions)
+      : file_(file), assumptions_(assumptions) {}
 
   Config run() {
     patch_embedding();
@@ -38,13 +41,16 @@ class Inference {
     config_.global_pool = has("cls_token") ? Config::GlobalPool::kToken : Config::GlobalPool::kAvg;
     heads();
     position_encoding();
-    config_.follow_image();
+    assume(fmt::format("layer_norm_eps {} assumed", config_.layer_norm_eps));
+    preprocessing();
     const std::string origin = file_.path().string() + ": inferred configuration";
     config_.check(origin);
     return config_;
   }
 
  private:
+  void assume(std::string sentence) { assumptions_.push_back(std::move(sentence)); }
+
   bool has(const std::string& name) const { return file_.entries().contains(name); }
 
   const std::vector<int64_t>& shape(const std::string& name, size_t rank) const {
@@ -104,7 +110,7 @@ class Inference {
                   file_.path().string(), config_.embed_dim, kHeadDim);
     }
     config_.num_heads = config_.embed_dim / kHeadDim;
-    notes_.push_back(fmt::format("{} heads assumed: of {} channels each", config_.num_heads, kHeadDim));
+    assume(fmt::format("{} heads assumed: of {} channels each", config_.num_heads, kHeadDim));
   }
 
   void position_encoding() {
@@ -113,13 +119,27 @@ class Inference {
       learned_table();
     } else if (!pegs()) {
       config_.pos_embed = Config::PosEmbed::kNone;
-      notes_.emplace_back("no position encoding assumed: the file holds no table and no PEG");
+      assume("no position encoding assumed: the file holds no table and no PEG");
     }
     if (config_.pos_embed != Config::PosEmbed::kLearned) {
       // Nothing depends on it but the default size of images, which cannot be less than a patch.
       config_.img_size = std::max(config_.img_size, config_.patch_size);
-      notes_.push_back(fmt::format("img_size {} assumed", config_.img_size));
+      assume(fmt::format("img_size {} assumed", config_.img_size));
     }
+  }
+
+  /// Of ImageNet, as CPVT and DeiT were trained. What grey or other channels would need is anybody's guess.
+  void preprocessing() {
+    Config::Preprocessing& p = config_.pretrained_cfg;
+    p.interpolation = Config::Interpolation::kBicubic;
+    p.crop_pct = 0.9;
+    p.input_size = {config_.in_chans, config_.img_size, config_.img_size};
+    assume(fmt::format("pictures assumed to be prepared as ImageNet's: {0}x{0}, {1}, crop_pct {2}", config_.img_size,
+                       name_of(*p.interpolation), *p.crop_pct));
+    if (config_.in_chans != 3) return;
+    p.mean = {0.485F, 0.456F, 0.406F};
+    p.std = {0.229F, 0.224F, 0.225F};
+    assume(fmt::format("mean {}, std {} assumed: those of ImageNet", fmt::join(p.mean, " "), fmt::join(p.std, " ")));
   }
 
   void learned_table() {
@@ -169,8 +189,8 @@ class Inference {
     } else {
       const int count = single.empty() ? static_cast<int>(listed.size()) : 1;
       for (int j = 0; j < count; ++j) after.push_back(j);
-      notes_.push_back(count == 1 ? std::string("PEG assumed to follow block 0")
-                                  : fmt::format("PEGs assumed to follow blocks 0 to {}", count - 1));
+      assume(count == 1 ? std::string("PEG assumed to follow block 0")
+                        : fmt::format("PEGs assumed to follow blocks 0 to {}", count - 1));
     }
     config_.pos_embed = Config::PosEmbed::kPeg;
     config_.peg.kernel = square_kernel(any_weight);
@@ -178,14 +198,14 @@ class Inference {
   }
 
   const SafetensorsFile& file_;
-  std::vector<std::string>& notes_;
+  std::vector<std::string>& assumptions_;
   Config config_;
 };
 
 }  // namespace
 
-Config infer_config(const SafetensorsFile& file, std::vector<std::string>& notes) {
-  return Inference(file, notes).run();
+Config infer_config(const SafetensorsFile& file, std::vector<std::string>& assumptions) {
+  return Inference(file, assumptions).run();
 }
 
 }  // namespace cpvt

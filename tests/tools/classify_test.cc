@@ -236,6 +236,37 @@ TEST_F(Classify, AModelWhoseInputsAreNoPicturesIsWrongUsage) {
   EXPECT_THAT(outcome.err, HasSubstr("the model takes 5 channels; pictures have 3, or 1 in grey"));
 }
 
+TEST_F(Classify, AModelThatDoesNotTellHowPicturesArePreparedIsWrongUsage) {
+  const std::string image = picture("a.png", {32, 32});
+  const auto told = [&](const json& changes, const std::vector<std::string>& flags, const std::string& keys) {
+    json config = tiny_config();
+    config.update(changes);
+    write_model(model, config);
+    std::vector<std::string> words{image};
+    words.insert(words.end(), flags.begin(), flags.end());
+    const Outcome outcome = classify(words);
+    EXPECT_EQ(outcome.code, keys.empty() ? 0 : 2) << outcome.err;
+    EXPECT_THAT(outcome.err, keys.empty() ? testing::HasSubstr("") : HasSubstr(keys));
+  };
+  const std::string missing = "the model's configuration: missing key";
+  const std::string tail = " of pretrained_cfg, which tells how pictures are prepared: ";
+  json images = tiny_config()["pretrained_cfg"];
+  for (const char* key : {"mean", "std", "interpolation", "crop_pct", "input_size"}) {
+    json others = images;
+    others.erase(key);
+    told({{"pretrained_cfg", others}}, {}, missing + tail + key);
+  }
+  // Only what is read of it.
+  told({{"pretrained_cfg", {{"mean", {0}}, {"std", {1}}}}}, {"--size", "native"}, "");
+  told({{"pretrained_cfg", {{"mean", {0}}, {"std", {1}}}}}, {"--size", "native", "--policy", "resize"},
+       missing + tail + "interpolation");
+  told({{"pretrained_cfg", {{"mean", {0}}, {"std", {1}}}}}, {"--size", "20"},
+       missing + "s" + tail + "interpolation, crop_pct");
+  // Grey too: there are no mean and std to fall back on.
+  told({{"in_chans", 1}, {"pretrained_cfg", {{"input_size", {1, 32, 32}}}}}, {},
+       missing + "s" + tail + "mean, std, interpolation, crop_pct");
+}
+
 TEST_F(Classify, AFileNameThatIsNoUtf8StillMakesJson) {
   const std::string image = picture("caf\xe9.png", {32, 32});
   const Outcome outcome = classify({image});

@@ -42,6 +42,16 @@ TEST_F(Info, SaysWhatTheModelIs) {
                                  HasSubstr("60 = 1 x (10x6)"), HasSubstr("GFLOP"), HasSubstr("arena")));
 }
 
+TEST_F(Info, WithoutPreprocessingSaysSo) {
+  json config = tiny_config();
+  config.erase("pretrained_cfg");
+  write_model(model, config);
+  const Outcome outcome = run_cpvt({"info", model});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("no input_size, no interpolation, no crop_pct, no mean, no std"),
+                                 HasSubstr("32x32 pixels, batch 1")));
+}
+
 TEST_F(Info, JsonOfTheModelsOwnSize) {
   const json info = json_of({"info", model});
   EXPECT_EQ(info["size"], json({32, 32}));

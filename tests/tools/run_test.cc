@@ -154,6 +154,13 @@ TEST_F(Run, NotANumberPassesThroughAndStaysInItsImage) {
   EXPECT_EQ(part(tensors.at("logits"), 1), part(clean.at("logits"), 1));
 }
 
+TEST_F(Run, TensorsNeedNoPreprocessing) {
+  json config = tiny_config();
+  config.erase("pretrained_cfg");
+  write_model(model, config);
+  EXPECT_EQ(results({{"input", noise({1, 3, 8, 8})}}).size(), 1U);
+}
+
 TEST_F(Run, HalfPrecisionInputs) {
   // 1.0 and -0.5 as F16, over a [1, 3, 4, 4]; the same as F32.
   std::string halves;

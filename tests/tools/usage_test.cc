@@ -100,7 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
         WrongWords{{"classify", "m", "i", "--device", "gpu"}, "--device: expected cpu, cuda, sim or auto, found 'gpu'"},
         WrongWords{{"info", "m", "--device", "sim", "--dtype", "int8"}, "dtype int8: cuda has fp32, fp16 and bf16"},
         WrongWords{{"classify", "m", "i", "--dtype", "fp8"}, "--dtype: expected fp32, bf16, fp16 or int8, found 'fp8'"},
-        WrongWords{{"bench", "m", "--device", "cpu", "--dtype", "bf16"}, "dtype bf16: device cpu has fp32 only, so far"},
+        WrongWords{{"bench", "m", "--device", "cpu", "--dtype", "bf16"},
+                   "dtype bf16: device cpu has fp32 only, so far"},
         WrongWords{{"bench", "m", "--repetitions", "0"}, "--repetitions: expected a whole number from 1"},
         WrongWords{{"bench", "m", "--seed=-1"}, "--seed: expected a whole number from 0"},
         WrongWords{{"classify", "m", "i", "--seed", "x"}, "--seed: expected a whole number from 0"},
@@ -153,6 +154,36 @@ TEST(Usage, ABrokenModelIsWrongUsage) {
   EXPECT_EQ(outcome.code, 2);
   EXPECT_THAT(outcome.out, IsEmpty());
   EXPECT_THAT(outcome.err, AllOf(HasSubstr("cpvt: "), HasSubstr(weights)));
+}
+
+TEST(Usage, AKeyThatTheConfigLacksIsNamed) {
+  const ScratchFolder scratch;
+  write_model(scratch.path());
+  nlohmann::json config = tiny_config();
+  config.erase("num_heads");
+  write_text(scratch / "config.json", config.dump());
+  const Outcome outcome = run_cpvt({"info", scratch.path()});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(outcome.err, fmt::format("cpvt: {}: missing key num_heads\n", scratch / "config.json"));
+}
+
+TEST(Usage, WhatABareWeightsFileLeavesOpenIsSaid) {
+  const ScratchFolder scratch;
+  nlohmann::json config = tiny_config();
+  config["embed_dim"] = 64;
+  write_model(scratch.path() / "model", config);
+  const std::string weights = scratch / "weights.safetensors";
+  std::filesystem::rename(scratch.path() / "model/model.safetensors", weights);
+  const Outcome outcome = run_cpvt({"info", weights, "--device", "cpu"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  for (const char* assumption :
+       {"1 heads assumed: of 64 channels each", "PEG assumed to follow block 0", "img_size 224 assumed",
+        "layer_norm_eps 1e-06 assumed", "pictures assumed to be prepared as ImageNet's: 224x224, bicubic, crop_pct 0.9",
+        "mean 0.485 0.456 0.406, std 0.229 0.224 0.225 assumed: those of ImageNet"}) {
+    EXPECT_THAT(outcome.err, HasSubstr(fmt::format("cpvt: warning: {}: {}\n", weights, assumption)));
+  }
+  EXPECT_EQ(lines_of(outcome.err).size(), 6U) << outcome.err;
+  EXPECT_THAT(run_cpvt({"info", weights, "--device", "cpu", "-q"}).err, IsEmpty());
 }
 
 TEST(Usage, AWeightsFileTakesItsConfigFromTheFlag) {

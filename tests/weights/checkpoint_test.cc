@@ -9,8 +9,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSmallJson =
-    R"({"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4, "in_chans": 1, "num_classes": 3, "img_size": 28})";
+const std::string kSmallJson = config_text(
+    R"({"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4, "in_chans": 1, "num_classes": 3, "img_size": 28})");
 
 Config small() { return Config::parse(kSmallJson, "small"); }
 
@@ -158,7 +158,7 @@ TEST_F(CheckpointTest, WhereTheConfigurationComesFrom) {
             "FILE/model.safetensors)");
   const auto lying = write("config.json", kSmallJson);
   EXPECT_EQ(Checkpoint::load(weights()).notes(), std::vector<std::string>{"configuration from " + lying.string()});
-  const auto wrong = write("wrong.json", R"({"depth": 0})");
+  const auto wrong = write("wrong.json", config_text(R"({"depth": 0})"));
   EXPECT_EQ(error_of([&] { Checkpoint::load(folder_, wrong); }, wrong),
             "FILE: depth: expected an integer from 1 to 1024, found 0");
 }
@@ -186,7 +186,6 @@ Config inferable() {
   c.in_chans = 2;
   c.num_classes = 5;
   c.mlp_ratio = 1.25;
-  c.follow_image();
   return c;
 }
 
@@ -210,11 +209,13 @@ void expect_same(const Config& a, const Config& b) {
 
 class Inferred : public CheckpointTest {
  protected:
+  /// What had to be assumed.
   std::vector<std::string> expect_inferred(const Config& config) {
     FakeModel(config).save(weights());
     const Checkpoint checkpoint = Checkpoint::load(weights());
     expect_same(checkpoint.config(), config);
-    return checkpoint.notes();
+    EXPECT_EQ(checkpoint.notes(), std::vector<std::string>{"configuration inferred from the tensors"});
+    return checkpoint.assumptions();
   }
   std::string infer_error(const FakeModel& model) {
     model.save(weights());
@@ -224,9 +225,13 @@ class Inferred : public CheckpointTest {
 
 TEST_F(Inferred, Pegs) {
   Config c = inferable();
-  EXPECT_EQ(expect_inferred(c),
-            (std::vector<std::string>{"2 heads assumed: of 64 channels each", "PEG assumed to follow block 0",
-                                      "img_size 224 assumed", "configuration inferred from the tensors"}));
+  EXPECT_EQ(expect_inferred(c), (std::vector<std::string>{
+                                    "2 heads assumed: of 64 channels each", "PEG assumed to follow block 0",
+                                    "img_size 224 assumed", "layer_norm_eps 1e-06 assumed",
+                                    "pictures assumed to be prepared as ImageNet's: 224x224, bicubic, crop_pct 0.9"}));
+  c.in_chans = 3;
+  EXPECT_EQ(expect_inferred(c).back(), "mean 0.485 0.456 0.406, std 0.229 0.224 0.225 assumed: those of ImageNet");
+  c.in_chans = 2;
   c.peg = {{0, 1, 2}, 27};
   EXPECT_EQ(expect_inferred(c)[1], "PEGs assumed to follow blocks 0 to 2");
   c.global_pool = Config::GlobalPool::kAvg;

@@ -9,8 +9,14 @@ std::string error(const std::string& json) {
   return error_of([&] { Config::parse(json, "C"); });
 }
 
-TEST(Config, DefaultsAreThoseOfTheReferenceModel) {
-  const Config c = Config::parse("{}", "C");
+std::string without(const std::string& key, const std::string& changes = "{}") {
+  nlohmann::json config = nlohmann::json::parse(config_text(changes));
+  EXPECT_EQ(config.erase(key), 1U) << key;
+  return config.dump();
+}
+
+TEST(Config, ReadsTheReferenceModels) {
+  const Config c = Config::parse(config_text(), "C");
   EXPECT_EQ(c.embed_dim, 192);
   EXPECT_EQ(c.depth, 12);
   EXPECT_EQ(c.num_heads, 3);
@@ -25,8 +31,34 @@ TEST(Config, DefaultsAreThoseOfTheReferenceModel) {
   EXPECT_EQ(c.peg.kernel, 3);
   EXPECT_EQ(c.layer_norm_eps, 1e-6);
   EXPECT_EQ(c.train_grid(), 14);
-  EXPECT_EQ(c.pretrained_cfg.input_size, (std::array<int, 3>{3, 224, 224}));
-  EXPECT_EQ(c.pretrained_cfg.crop_pct, 0.9);
+}
+
+TEST(Config, NoKeyOfTheNetworkIsFilledIn) {
+  for (const char* key : {"architecture", "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "in_chans",
+                          "num_classes", "global_pool", "pos_embed", "layer_norm_eps", "img_size"}) {
+    EXPECT_EQ(error(without(key)), fmt::format("C: missing key {}", key));
+  }
+  EXPECT_EQ(error(without("peg")), R"(C: missing key peg, which pos_embed "peg" needs)");
+  EXPECT_EQ(error(R"({"pos_embed": "none", "depth": 3, "in_chans": 3, "img_size": 32, "embed_dim": 32})"),
+            "C: missing keys architecture, num_heads, mlp_ratio, patch_size, num_classes, global_pool, layer_norm_eps");
+  nlohmann::json config = nlohmann::json::parse(config_text());
+  config["peg"] = {{"after", {0}}};
+  EXPECT_EQ(error(config.dump()), "C: missing key peg.kernel");
+  config["peg"] = {{"kernel", 3}};
+  EXPECT_EQ(error(config.dump()), "C: missing key peg.after");
+  config["peg"] = nlohmann::json::object();
+  EXPECT_EQ(error(config.dump()), "C: missing keys peg.after, peg.kernel");
+}
+
+TEST(Config, PreprocessingIsWhatIsTold) {
+  const Config::Preprocessing none = Config::parse(config_text(), "C").pretrained_cfg;
+  EXPECT_TRUE(none.mean.empty());
+  EXPECT_TRUE(none.std.empty());
+  EXPECT_FALSE(none.interpolation || none.crop_pct || none.input_size);
+  const Config::Preprocessing some =
+      Config::parse(config_text(R"({"pretrained_cfg": {"std": [2]}})"), "C").pretrained_cfg;
+  EXPECT_TRUE(some.mean.empty());
+  EXPECT_EQ(some.std, (std::vector<float>{2, 2, 2}));
 }
 
 TEST(Config, ReadsEveryKey) {
@@ -57,20 +89,13 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(c.pretrained_cfg.input_size, (std::array<int, 3>{2, 32, 28}));
 }
 
-TEST(Config, PreprocessingFollowsTheImage) {
-  const Config c = Config::parse(R"({"in_chans": 1, "img_size": 64})", "C");
-  EXPECT_EQ(c.pretrained_cfg.input_size, (std::array<int, 3>{1, 64, 64}));
-  EXPECT_TRUE(c.pretrained_cfg.mean.empty());
-  EXPECT_TRUE(c.pretrained_cfg.std.empty());
-}
-
-TEST(Config, PlainViTsHaveALearnedTable) {
+TEST(Config, PlainViTs) {
   for (const char* name : {"vit", "deit"}) {
-    const Config c = Config::parse(fmt::format(R"({{"architecture": "{}"}})", name), "C");
+    const Config c =
+        Config::parse(config_text(fmt::format(R"({{"architecture": "{}", "pos_embed": "learned"}})", name)), "C");
     EXPECT_EQ(c.pos_embed, Config::PosEmbed::kLearned);
     EXPECT_EQ(c.peg_count(), 0);
   }
-  EXPECT_EQ(Config::parse(R"({"architecture": "vit", "pos_embed": "none"})", "C").pos_embed, Config::PosEmbed::kNone);
 }
 
 TEST(Config, NamesOfValues) {
@@ -84,15 +109,23 @@ struct Case {
   const char* error;
 };
 
-class Refused : public testing::TestWithParam<Case> {};
+class NoConfig : public testing::TestWithParam<Case> {};
 
-TEST_P(Refused, WithText) {
+TEST_P(NoConfig, IsRefusedWithText) {
   const auto& [json, expected] = GetParam();
   EXPECT_EQ(error(json), expected) << json;
 }
 
+/// Values in an otherwise good configuration.
+class Refused : public testing::TestWithParam<Case> {};
+
+TEST_P(Refused, WithText) {
+  const auto& [json, expected] = GetParam();
+  EXPECT_EQ(error(config_text(json)), expected) << json;
+}
+
 INSTANTIATE_TEST_SUITE_P(
-    Text, Refused,
+    Text, NoConfig,
     testing::Values(
         Case{"",
              "C: not valid JSON: parse error at line 1, column 1: syntax error while parsing value - unexpected end "
@@ -210,11 +243,11 @@ INSTANTIATE_TEST_SUITE_P(
 using ConfigFile = FolderTest;
 
 TEST_F(ConfigFile, IsNamedInErrors) {
-  const auto path = write("config.json", R"({"depth": 0})");
+  const auto path = write("config.json", config_text(R"({"depth": 0})"));
   EXPECT_EQ(error_of([&] { Config::load(path); }, path), "FILE: depth: expected an integer from 1 to 1024, found 0");
   EXPECT_EQ(error_of([&] { Config::load(folder_ / "no.json"); }, folder_),
             "FILE/no.json: cannot open: No such file or directory");
-  EXPECT_EQ(Config::load(write("good.json", R"({"depth": 3})")).depth, 3);
+  EXPECT_EQ(Config::load(write("good.json", config_text(R"({"depth": 3})"))).depth, 3);
 }
 
 }  // namespace

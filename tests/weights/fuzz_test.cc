@@ -13,8 +13,9 @@ constexpr int kRounds = 400;
 
 Config tiny() {
   return Config::parse(
-      R"({"embed_dim": 64, "depth": 1, "num_heads": 1, "patch_size": 1, "in_chans": 1, "mlp_ratio": 0.1,
-                           "num_classes": 2, "peg": {"after": [0]}})",
+      config_text(
+          R"({"embed_dim": 64, "depth": 1, "num_heads": 1, "patch_size": 1, "in_chans": 1, "mlp_ratio": 0.1,
+              "num_classes": 2})"),
       "tiny");
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,6 +63,18 @@ std::string error_of(Action&& action, const std::filesystem::path& path = {}) {
     return text;
   }
   return "";
+}
+
+/// A whole config.json, CPVT-Ti's, with the keys of `changes` put over its own; "peg" is left out of other encodings.
+inline std::string config_text(const std::string& changes = "{}") {
+  nlohmann::json config = nlohmann::json::parse(R"({
+    "architecture": "cpvt", "embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4, "patch_size": 16,
+    "in_chans": 3, "num_classes": 1000, "global_pool": "token", "pos_embed": "peg", "peg": {"after": [0], "kernel": 3},
+    "layer_norm_eps": 1e-6, "img_size": 224})");
+  const nlohmann::json changed = nlohmann::json::parse(changes);
+  if (changed.contains("pos_embed")) config.erase("peg");
+  config.update(changed, true);
+  return config.dump();
 }
 
 /// A checkpoint in memory: every tensor of the schema, its values recognisable (tensor number + index / 1024).

@@ -1,5 +1,7 @@
 #include "tools/cpvt/image_stream.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -44,6 +46,23 @@ Image read_picture(const std::string& path, const DecodeOptions& options) {
   return decode_file(path, options);
 }
 
+/// What is read of the model's preprocessing under these flags must be told: a guess would only look like an answer.
+void require_told(const Options& options, const Config::Preprocessing& model) {
+  const bool cropped = options.size.kind != InputSize::Kind::kNative;
+  const bool resized = cropped || options.policy == SizePolicy::resize;
+  std::vector<std::string_view> missing;
+  if (model.mean.empty()) missing.emplace_back("mean");
+  if (model.std.empty()) missing.emplace_back("std");
+  if (resized && !model.interpolation) missing.emplace_back("interpolation");
+  if (cropped && !model.crop_pct) missing.emplace_back("crop_pct");
+  if (options.size.kind == InputSize::Kind::kModels && !model.input_size) missing.emplace_back("input_size");
+  if (missing.empty()) return;
+  throw Error(
+      "the model's configuration: missing {} of pretrained_cfg, which tells how pictures are prepared: {} "
+      "(cpvt run takes tensors)",
+      missing.size() > 1 ? "keys" : "key", fmt::join(missing, ", "));
+}
+
 }  // namespace
 
 Preparation Preparation::of(const Options& options, const Config& config) {
@@ -51,14 +70,15 @@ Preparation Preparation::of(const Options& options, const Config& config) {
     throw Error("the model takes {} channels; pictures have 3, or 1 in grey (cpvt run takes tensors)", config.in_chans);
   }
   const Config::Preprocessing& model = config.pretrained_cfg;
+  require_told(options, model);
   EvalTransform transform;
   std::copy_n(model.mean.begin(), config.in_chans, transform.mean.begin());
   std::copy_n(model.std.begin(), config.in_chans, transform.std.begin());
-  transform.interpolation = parse_interpolation(name_of(model.interpolation));
-  transform.crop_pct = model.crop_pct;
+  if (model.interpolation) transform.interpolation = parse_interpolation(name_of(*model.interpolation));
+  if (model.crop_pct) transform.crop_pct = *model.crop_pct;
   switch (options.size.kind) {
     case InputSize::Kind::kModels:
-      transform.size = ImageSize{model.input_size[1], model.input_size[2]};
+      transform.size = ImageSize{model.input_size->at(1), model.input_size->at(2)};
       break;
     case InputSize::Kind::kFixed:
       transform.size = options.size.fixed;

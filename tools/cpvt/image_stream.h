@@ -25,7 +25,8 @@ struct Preparation {
   SizePolicy policy;
   int patch;
 
-  /// What the model's configuration and the flags say. Throws Error for a model whose inputs are no pictures.
+  /// What the model's configuration and the flags say. Throws Error for a model whose inputs are no pictures, and for
+  /// one that does not tell how they are prepared, naming the keys of config.json that are missing.
   static Preparation of(const Options& options, const Config& config);
 };
 

@@ -82,10 +82,18 @@ std::string labels_text(const Config& c) {
                      shown < c.label_names.size() ? ", …" : "");
 }
 
+std::string pictures_text(const Config::Preprocessing& p) {
+  return fmt::format("{}, {}, {}, {}, {}",
+                     p.input_size ? fmt::format("{}x{}", p.input_size->at(1), p.input_size->at(2)) : "no input_size",
+                     p.interpolation ? name_of(*p.interpolation) : "no interpolation",
+                     p.crop_pct ? fmt::format("crop {:g}", *p.crop_pct) : "no crop_pct",
+                     p.mean.empty() ? "no mean" : fmt::format("mean {:g}", fmt::join(p.mean, " ")),
+                     p.std.empty() ? "no std" : fmt::format("std {:g}", fmt::join(p.std, " ")));
+}
+
 void print_table(const Session& session, const Cost& cost) {
   const Checkpoint& checkpoint = session.model->checkpoint();
   const Config& c = session.config();
-  const Config::Preprocessing& p = c.pretrained_cfg;
   const auto row = [](std::string_view what, const std::string& value) {
     print_line(fmt::format("{:<14}{}", what, value));
   };
@@ -97,8 +105,8 @@ void print_table(const Session& session, const Cost& cost) {
   row("pooling", c.has_class_token() ? "class token" : "mean over tokens (GAP)");
   row("classes", labels_text(c));
   row("parameters", grouped(checkpoint.parameters()));
-  row("pictures", fmt::format("{}x{}, {}, crop {:g}, mean {:g}, std {:g}", p.input_size[1], p.input_size[2],
-                              name_of(p.interpolation), p.crop_pct, fmt::join(p.mean, " "), fmt::join(p.std, " ")));
+  row("pictures", pictures_text(c.pretrained_cfg));
+  for (const std::string& assumption : checkpoint.assumptions()) row("assumption", assumption);
   for (const std::string& note : checkpoint.notes()) row("note", note);
   print_line("");
   row("at", fmt::format("{} pixels, batch {}", size_text(cost.size), cost.batch));
@@ -128,6 +136,7 @@ Json to_json(const Session& session, const Cost& cost) {
           {"pos_embed", name_of(c.pos_embed)},
           {"peg", peg},
           {"parameters", checkpoint.parameters()},
+          {"assumptions", checkpoint.assumptions()},
           {"notes", checkpoint.notes()},
           {"device", session.device},
           {"dtype", session.dtype},

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <charconv>
 #include <limits>
 #include <string_view>
@@ -164,7 +165,8 @@ CLI::Option* add_number(CLI::App& app, const std::string& name, int& value, int 
 }
 
 ImageSize network_size(const Options& options, const Config& config) {
-  const auto& [channels, height, width] = config.pretrained_cfg.input_size;
+  const auto& [channels, height, width] =
+      config.pretrained_cfg.input_size.value_or(std::array{config.in_chans, config.img_size, config.img_size});
   const ImageSize size = options.size.kind == InputSize::Kind::kFixed ? options.size.fixed : ImageSize{height, width};
   const int patch = config.patch_size;
   const auto up = [patch](int extent) { return (extent + patch - 1) / patch * patch; };

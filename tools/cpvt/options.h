@@ -67,8 +67,8 @@ void add_tensor_policy_flag(CLI::App& app, Options& options);
 CLI::Option* add_number(CLI::App& app, const std::string& name, int& value, int least, const std::string& meaning,
                         int most = std::numeric_limits<int>::max());
 
-/// The pixels that reach the network for a batch without pictures: of --size (by default the model's input size) under
-/// --policy.
+/// The pixels that reach the network for a batch without pictures: of --size (by default the model's input size, or
+/// where it tells none its img_size) under --policy.
 ImageSize network_size(const Options& options, const Config& config);
 
 }  // namespace cpvt::cli

@@ -27,8 +27,9 @@ Runner make_runner(const Session& session, const Options& options) {
 
 size_t answer_pictures(const Session& session, const Options& options, const std::vector<std::string>& paths,
                        Wanted wanted, Messages& messages, const std::function<void(const Answer&)>& receive) {
+  const Preparation preparation = Preparation::of(options, session.config());
   Runner runner = make_runner(session, options);
-  ImageStream stream(paths, Preparation::of(options, session.config()), session.threads);
+  ImageStream stream(paths, preparation, session.threads);
   size_t failed = 0;
   const auto check = [&](Answer answer) {
     for (const std::string& warning : answer.input.warnings) messages.warning(warning);

@@ -1,8 +1,7 @@
 #include "tools/cpvt/session.h"
 
-#include <sched.h>
-
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <utility>
 
@@ -40,7 +39,11 @@ Session::Session(const Options& options, Messages& messages) : dtype(options.dty
   auto [name, backend] = chosen_device(options, messages);
   device = name;
   model = Model::load(options.model, options.config);
-  for (const std::string& note : model->checkpoint().notes()) messages.note(note);
+  const Checkpoint& checkpoint = model->checkpoint();
+  for (const std::string& assumption : checkpoint.assumptions()) {
+    messages.warning(fmt::format("{}: {}", checkpoint.weights_path().string(), assumption));
+  }
+  for (const std::string& note : checkpoint.notes()) messages.note(note);
   executable = std::make_shared<const Executable>(model, std::move(backend));
 }
 
