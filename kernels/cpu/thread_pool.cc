@@ -1,5 +1,6 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include "base/thread.h"
 #include "kernels/cpu/openmp.h"
 
 namespace cpvt::cpu {
@@ -21,10 +22,21 @@ void relax() { __builtin_ia32_pause(); }
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) : gate_(kClosed) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  const auto all = static_cast<size_t>(threads);
+  workers_.reserve(all);
+  try {
+    for (int i = 1; i < threads; ++i) {
+      workers_.push_back(start_thread(static_cast<size_t>(i) + 1, all, [this, i] { work(i); }));
+    }
+  } catch (...) {
+    end_workers();  // those that did start
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end_workers(); }
+
+void ThreadPool::end_workers() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

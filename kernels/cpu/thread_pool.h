@@ -13,7 +13,8 @@ namespace cpvt::cpu {
 /// A fixed team of threads, the caller among them. One parallel loop runs at a time; an owner uses it from one thread.
 class ThreadPool {  // NOLINT(clang-analyzer-optin.performance.Padding): two cache lines kept apart on purpose
  public:
-  explicit ThreadPool(int threads);  ///< threads >= 1; 1 runs everything in the caller
+  /// threads >= 1; 1 runs everything in the caller. Throws Error where the system has not so many threads.
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -27,6 +28,7 @@ class ThreadPool {  // NOLINT(clang-analyzer-optin.performance.Padding): two cac
 
  private:
   void work(int thread);
+  void end_workers();
   void drain(int thread);
   bool join(uint64_t& seen);
 

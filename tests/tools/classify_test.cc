@@ -218,6 +218,33 @@ TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
   EXPECT_TRUE(objects[3].contains("topk"));
 }
 
+// However little memory there is: an answer or an error, never a hang, a signal or a silent end.
+TEST_F(Classify, ThreadsThatTheSystemHasNotAreAnError) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs all addresses";
+#endif
+  std::vector<std::string> words;
+  for (uint32_t i = 0; i < 40; ++i) words.push_back(picture(fmt::format("{}.png", i), {32, 32}, i));
+  words.insert(words.end(), {"--threads", "8"});
+  constexpr size_t kMebibyte = 1 << 20;
+  int refused = 0;
+  for (size_t limit = 60; limit <= 900; limit += 30) {
+    const Outcome outcome = classify(words, {.address_space = limit * kMebibyte});
+    EXPECT_EQ(outcome.signal, 0) << limit << " MiB: " << outcome.err;
+    EXPECT_TRUE(outcome.code == 0 || !outcome.err.empty()) << limit;
+    if (outcome.err.find("cannot start thread ") != std::string::npos) {
+      EXPECT_EQ(outcome.code, 2) << outcome.err;
+      EXPECT_THAT(outcome.out, IsEmpty());
+      ++refused;
+    }
+  }
+  EXPECT_GE(refused, 1);
+  words.back() = "1024";
+  const Outcome many = classify(words, {.address_space = 2000 * kMebibyte});
+  EXPECT_EQ(many.code, 2);
+  EXPECT_THAT(many.err, testing::ContainsRegex("cannot start thread [0-9]+ of 1024: "));
+}
+
 TEST_F(Classify, MaxPixels) {
   const std::string image = picture("a.png", {32, 32});
   EXPECT_EQ(classify({image, "--max-pixels", "1024"}).code, 0);

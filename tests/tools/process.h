@@ -17,6 +17,7 @@ struct Outcome {
 struct Surroundings {
   std::string input = {};             // what standard input holds
   std::filesystem::path output = {};  // where stdout goes instead of Outcome::out; "closed" closes it
+  size_t address_space = 0;           // bytes that it may have; 0: as many as it likes
 };
 
 /// Runs CPVT_BINARY with these arguments and waits for it.

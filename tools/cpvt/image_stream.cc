@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/thread.h"
 
 namespace cpvt::cli {
 
@@ -93,10 +94,18 @@ Preparation Preparation::of(const Options& options, const Config& config) {
 ImageStream::ImageStream(std::vector<std::string> paths, Preparation preparation, int workers)
     : paths_(std::move(paths)), preparation_(preparation), most_ahead_(kAheadPerWorker * static_cast<size_t>(workers)) {
   const size_t useful = std::min(static_cast<size_t>(workers), paths_.size());
-  for (size_t i = 0; i < useful; ++i) workers_.emplace_back([this] { work(); });
+  workers_.reserve(useful);
+  try {
+    for (size_t i = 0; i < useful; ++i) workers_.push_back(start_thread(i + 1, useful, [this] { work(); }));
+  } catch (...) {
+    end_workers();  // those that did start
+    throw;
+  }
 }
 
-ImageStream::~ImageStream() {
+ImageStream::~ImageStream() { end_workers(); }
+
+void ImageStream::end_workers() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

@@ -33,7 +33,8 @@ struct Preparation {
 /// Reads and prepares pictures on threads of its own, ahead of whoever takes them, and hands them out in their order.
 class ImageStream {
  public:
-  /// `paths` are files; "-" is standard input. `workers` is at least 1.
+  /// `paths` are files; "-" is standard input. `workers` is at least 1. Throws Error where the system has not so many
+  /// threads.
   ImageStream(std::vector<std::string> paths, Preparation preparation, int workers);
   ~ImageStream();
   ImageStream(const ImageStream&) = delete;
@@ -44,6 +45,7 @@ class ImageStream {
 
  private:
   void work();
+  void end_workers();
   Input prepare(size_t index) const;
   bool may_start() const;  // with mutex_ held
 

@@ -1,8 +1,14 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
+
+#include "base/error.h"
 
 namespace cpvt::cpu {
 namespace {
@@ -70,6 +76,36 @@ TEST(ThreadPool, SeveralPoolsSideBySide) {
   }
   for (auto& owner : owners) owner.join();
   EXPECT_EQ(sum, 3000);
+}
+
+/// Lets this process start but one or two more threads: each wants 8 GiB of the 20 GiB of addresses that are left.
+void leave_room_for_two_threads() {
+  constexpr size_t kStack = size_t{8} << 30;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStack);
+  pthread_setattr_default_np(&attributes);
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t limit = pages * static_cast<size_t>(getpagesize()) + kStack * 5 / 2;
+  const rlimit all{limit, limit};
+  setrlimit(RLIMIT_AS, &all);
+}
+
+// Neither waits for ever for the threads that did start, nor ends the program.
+TEST(ThreadPool, AThreadThatTheSystemHasNotIsAnError) {
+  EXPECT_EXIT(
+      {
+        leave_room_for_two_threads();
+        try {
+          const ThreadPool pool(9);
+        } catch (const Error& error) {
+          std::fputs(error.what(), stderr);
+          std::_Exit(7);
+        }
+        std::_Exit(0);
+      },
+      testing::ExitedWithCode(7), "cannot start thread [2-4] of 9: Resource temporarily unavailable");
 }
 
 }  // namespace
