@@ -145,6 +145,13 @@ TEST_F(Run, PadIsZerosRightAndBelow) {
   EXPECT_NE(results({{"input", input}}), results({{"input", padded}}));
 }
 
+TEST_F(Run, PadNeedsAPixel) {
+  EXPECT_EQ(results({{"input", noise({2, 3, 3, 1})}}, {"--policy", "pad"}).at("logits").shape[0], 2);
+  const Outcome outcome = run({{"input", noise({1 << 30, 3, 0, 8})}}, {"--policy", "pad"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("'input': images of 0x8 pixels: expected at least 1x1"));
+}
+
 TEST_F(Run, NotANumberPassesThroughAndStaysInItsImage) {
   Values input = noise({2, 3, 8, 8});
   const auto clean = results({{"input", input}});
@@ -214,8 +221,10 @@ INSTANTIATE_TEST_SUITE_P(
         WrongInput{{{"input", {0, 3, 8, 8}}}, "'input': expected [B, 3, H, W], found [0, 3, 8, 8]"},
         WrongInput{{{"input", {}}}, "'input': expected [B, 3, H, W], found []"},
         WrongInput{{{"input.0", {2, 3, 8, 8}}}, "'input.0': expected [3, H, W] or [1, 3, H, W], found [2, 3, 8, 8]"},
-        WrongInput{{{"input", {1, 3, 8, 0}}}, "input[0]: image of 8x0 pixels: expected at least one patch of 4x4"},
-        WrongInput{{{"input", {1, 3, 3, 8}}}, "input[0]: image of 3x8 pixels: expected at least one patch of 4x4"},
+        WrongInput{{{"input", {1, 3, 8, 0}}}, "'input': images of 8x0 pixels: expected at least 4x4"},
+        WrongInput{{{"input", {1, 3, 3, 8}}}, "'input': images of 3x8 pixels: expected at least 4x4"},
+        WrongInput{{{"input", {68'719'476'736, 3, 0, 0}}}, "'input': images of 0x0 pixels: expected at least 4x4"},
+        WrongInput{{{"input", {68'719'476'736, 3, 0, 8}}}, "'input': images of 0x8 pixels: expected at least 4x4"},
         WrongInput{{{"input.0", {3, 8, 8}}, {"input.1", {3, 2, 8}}}, "input.1: image of 2x8 pixels"},
         WrongInput{{{"input", {1, 3, 0, 99'999'999'999}}}, "expected sides of at most 1048576"}));
 

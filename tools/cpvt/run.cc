@@ -34,8 +34,9 @@ struct InputTensors {
   bool ragged = false;
 };
 
-/// `input` [B, channels, H, W], or `input.0`, `input.1`… [channels, H, W] or [1, channels, H, W], and nothing else.
-InputTensors read_inputs(const std::filesystem::path& path, int channels) {
+/// `input` [B, channels, H, W], or `input.0`, `input.1`… [channels, H, W] or [1, channels, H, W], and nothing else. The
+/// images of `input` are all of one size: where no patch fits into it, there is nothing to be answered.
+InputTensors read_inputs(const std::filesystem::path& path, int channels, int patch) {
   const SafetensorsFile file(path);
   const auto& entries = file.entries();
   const bool whole = entries.contains("input");
@@ -73,6 +74,11 @@ InputTensors read_inputs(const std::filesystem::path& path, int channels) {
                   shape_text(tensor.shape));
     }
     const ImageSize size{static_cast<int>(shape[2]), static_cast<int>(shape[3])};
+    // Also what bounds B: without a pixel, a file of a few bytes may speak of any number of images.
+    if (whole && (size.height < patch || size.width < patch)) {
+      throw Error("{}: '{}': images of {} pixels: expected at least {}x{}", path.string(), name, size_text(size), patch,
+                  patch);
+    }
     for (int64_t i = 0; i < shape[0]; ++i) {
       const float* image = tensor.data.get() + i * channels * shape[2] * shape[3];
       inputs.images.push_back({inputs.ragged ? name : fmt::format("{}[{}]", name, i), {image, size}});
@@ -102,7 +108,8 @@ int run(const RunOptions& options) {
   check_output_path(options.output);
   const Session session(options, messages);
   const Config& config = session.config();
-  const InputTensors inputs = read_inputs(options.input, config.in_chans);
+  const int smallest = options.policy == SizePolicy::pad ? 1 : config.patch_size;
+  const InputTensors inputs = read_inputs(options.input, config.in_chans, smallest);
   Runner runner(session.executable, options.memory_limit);
 
   TokenFile file;
