@@ -11,9 +11,10 @@ namespace cpvt {
 int64_t row_count(Rows rows, const TokenLayout& layout);
 
 /// Floating-point operations of one node on one batch: a multiply-add counts two, an exponential or square root one.
-int64_t flops(const Graph& graph, const Node& node, const TokenLayout& layout);
+/// Exact up to 2^53, and rounded beyond: attention over a large picture has more than an int64_t can count.
+double flops(const Graph& graph, const Node& node, const TokenLayout& layout);
 
 /// Of a whole forward pass.
-int64_t flops(const Graph& graph, const TokenLayout& layout);
+double flops(const Graph& graph, const TokenLayout& layout);
 
 }  // namespace cpvt

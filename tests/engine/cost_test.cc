@@ -18,10 +18,10 @@ TEST(Cost, CountsEveryOperator) {
     g.add("node", std::move(op), std::move(inputs));
     return flops(g, g.nodes().back(), layout);
   };
-  int64_t total = 0;
-  const auto expect = [&](int64_t found, int64_t expected) {
-    EXPECT_EQ(found, expected) << g.value_count();
-    total += expected;
+  double total = 0;
+  const auto expect = [&](double found, int64_t expected) {
+    EXPECT_EQ(found, static_cast<double>(expected)) << g.value_count();
+    total += found;
   };
   expect(cost(ops::PatchEmbed{t({8, 3, 4, 4}), t({8}), t({1, 1, 8})}, {}), int64_t{7} * 8 * 48 * 2);
   expect(cost(ops::AddPosition{{}, 8}, {0}), int64_t{9} * 8);
@@ -45,6 +45,17 @@ TEST(Cost, CountsRows) {
   const TokenLayout layout = TokenLayout::of(sizes, 4, true);
   EXPECT_EQ(row_count(Rows::kTokens, layout), 9);
   EXPECT_EQ(row_count(Rows::kImages, layout), 2);
+}
+
+// Pairs of tokens alone are more than an int64_t counts.
+TEST(Cost, OfTheLargestPicturesStaysPositive) {
+  const std::vector<ImageSize> sizes{{65535, 65535}};
+  const TokenLayout layout = TokenLayout::of(sizes, 1, false);
+  Graph g;
+  const ValueId x = g.add("embed", ops::PatchEmbed{t({24, 3, 1, 1}), t({24}), std::nullopt});
+  g.add("attention", ops::Attention{2, 4, 0.5F}, {x});
+  const double rows = 65535.0 * 65535.0;
+  EXPECT_DOUBLE_EQ(flops(g, g.nodes().back(), layout), rows * rows * (2 * 8 * 2 + 2 * 4));
 }
 
 }  // namespace

@@ -76,6 +76,15 @@ TEST_F(Info, SizePolicyAndBatch) {
   EXPECT_THAT(tiny.err, HasSubstr("image of 3x8 pixels: expected at least one patch of 4x4"));
 }
 
+TEST_F(Info, OperationsOfTheLargestSizes) {
+  json config = tiny_config();
+  config["patch_size"] = 1;
+  write_model(model, config);
+  EXPECT_GT(json_of({"info", model, "--size", "65535"})["flops"].get<double>(), 1e19);
+  EXPECT_THAT(run_cpvt({"info", model, "--size", "65535"}).out,
+              testing::ContainsRegex("operations +[0-9]+\\.[0-9]+ GFLOP"));
+}
+
 TEST_F(Info, HoldsTheMemoryLimit) {
   const auto total = json_of({"info", model})["memory_bytes"]["total"].get<int64_t>();
   EXPECT_EQ(run_cpvt({"info", model, "--memory-limit", std::to_string(total)}).code, 0);

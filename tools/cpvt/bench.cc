@@ -84,7 +84,7 @@ int bench(const BenchOptions& options) {
   const double median = quantile(times, 0.5);
   const double lower = quantile(times, 0.25);
   const double upper = quantile(times, 0.75);
-  const double operations = static_cast<double>(flops(session.executable->graph(), runner.layout()));
+  const double operations = flops(session.executable->graph(), runner.layout());
   const double images_per_second = static_cast<double>(batch) / (median * 1e-3);
   const double gflop_per_second = operations * 1e-9 / (median * 1e-3);
   if (options.json) {
@@ -95,7 +95,7 @@ int bench(const BenchOptions& options) {
                 {"size", {size.height, size.width}},
                 {"batch", batch},
                 {"tokens", runner.layout().rows},
-                {"flops", static_cast<int64_t>(operations)},
+                {"flops", whole_number(operations)},
                 {"repetitions", times.size()},
                 {"ms",
                  {{"median", median},

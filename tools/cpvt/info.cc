@@ -46,7 +46,7 @@ Cost cost_of(const Session& session, const InfoOptions& options) {
           .batch = batch,
           .grid = plan.layout.images.front(),
           .tokens = plan.layout.rows,
-          .flops = static_cast<double>(flops(session.executable->graph(), plan.layout)),
+          .flops = flops(session.executable->graph(), plan.layout),
           .weights = session.executable->weight_bytes(),
           .arena = plan.arena_bytes,
           .tables = plan.table_bytes};
@@ -144,7 +144,7 @@ Json to_json(const Session& session, const Cost& cost) {
           {"batch", cost.batch},
           {"grid", {cost.grid.height, cost.grid.width}},
           {"tokens", cost.tokens},
-          {"flops", static_cast<int64_t>(cost.flops)},
+          {"flops", whole_number(cost.flops)},
           {"memory_bytes",
            {{"weights", cost.weights}, {"arena", cost.arena}, {"tables", cost.tables}, {"total", cost.total()}}}};
 }

@@ -21,6 +21,11 @@ void print_line(std::string_view text) {
 
 void print_json(const Json& object) { print_line(object.dump(-1, ' ', false, Json::error_handler_t::replace)); }
 
+Json whole_number(double count) {
+  constexpr double kExact = 9007199254740992;  // 2^53
+  return count <= kExact ? Json(static_cast<int64_t>(count)) : Json(count);
+}
+
 void check_output_path(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
   std::error_code ignored;

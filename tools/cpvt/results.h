@@ -17,6 +17,9 @@ void print_line(std::string_view text);
 /// An object on a line of its own. Names that are no UTF-8 (file names may be anything) get replacement characters.
 void print_json(const Json& object);
 
+/// A count in JSON: digits as long as they are all known, a number with an exponent beyond.
+Json whole_number(double count);
+
 /// Throws Error where a file could not be written at that path: before the work, not after it.
 void check_output_path(const std::filesystem::path& path);
 
