@@ -294,6 +294,17 @@ TEST_F(Classify, AModelThatDoesNotTellHowPicturesArePreparedIsWrongUsage) {
        missing + "s" + tail + "mean, std, interpolation, crop_pct");
 }
 
+TEST_F(Classify, NamesAreTakenAsTheyAreTyped) {
+  const std::vector<std::string> names{"[a,b]", "{}", "a,b", "%%", "[]", "x=y", "[a", "b]"};
+  for (const std::string& name : names) picture(name, {32, 32});
+  const Outcome outcome = classify(names, {.folder = scratch.path()});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const std::vector<json> objects = objects_of(outcome.out);
+  ASSERT_EQ(objects.size(), names.size());
+  for (size_t i = 0; i < names.size(); ++i) EXPECT_EQ(objects[i]["image"], names[i]);
+  EXPECT_EQ(classify({"{}"}, {.folder = scratch.path()}).code, 0);
+}
+
 TEST_F(Classify, AFileNameThatIsNoUtf8StillMakesJson) {
   const std::string image = picture("caf\xe9.png", {32, 32});
   const Outcome outcome = classify({image});

@@ -50,6 +50,7 @@ Outcome run_cpvt(const std::vector<std::string>& arguments, const Surroundings& 
     redirect(STDIN_FILENO, in, O_RDONLY);
     redirect(STDERR_FILENO, err, O_WRONLY | O_CREAT | O_TRUNC);
     redirect(STDOUT_FILENO, out, O_WRONLY | O_CREAT);
+    if (!surroundings.folder.empty() && chdir(surroundings.folder.c_str()) != 0) _exit(126);
     const rlimit addresses{surroundings.address_space, surroundings.address_space};
     if (surroundings.address_space != 0 && setrlimit(RLIMIT_AS, &addresses) != 0) _exit(126);
     execv(CPVT_BINARY, argv.data());

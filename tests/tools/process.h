@@ -17,6 +17,7 @@ struct Outcome {
 struct Surroundings {
   std::string input = {};             // what standard input holds
   std::filesystem::path output = {};  // where stdout goes instead of Outcome::out; "closed" closes it
+  std::filesystem::path folder = {};  // where it runs; this process's own where there is none
   size_t address_space = 0;           // bytes that it may have; 0: as many as it likes
 };
 

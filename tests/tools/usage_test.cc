@@ -72,6 +72,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         WrongWords{{"classify"}, "cpvt classify: MODEL is required; cpvt classify --help says more"},
         WrongWords{{"classify", "m"}, "IMAGE is required"},
+        WrongWords{{"classify", "m", "-", "i", "-"}, "cpvt classify: IMAGE: expected - once, found it 2 times"},
+        WrongWords{{"features", "m", "-", "-", "-", "-o", "o"}, "cpvt features: IMAGE: expected - once, found it 3"},
         WrongWords{{"run", "m", "in.safetensors"}, "--output is required"},
         WrongWords{{"info", "m", "--nonsense"}, "--nonsense"}, WrongWords{{"info", "m", "extra"}, "extra"},
         WrongWords{{"classify", "m", "i", "--topk", "0"}, "--topk: expected a whole number from 1, found '0'"},

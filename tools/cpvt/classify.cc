@@ -65,9 +65,7 @@ int classify(const ClassifyOptions& options) {
 Action add_classify(CLI::App& app) {
   auto options = std::make_shared<ClassifyOptions>();
   add_model_flags(app, *options);
-  app.add_option("IMAGE", options->images, "JPEG, PNG or WebP pictures; - for standard input")
-      ->required()
-      ->type_name("");
+  add_images_argument(app, options->images);
   add_number(app, "--topk", options->topk, 1, "Labels per picture (default: 5)");
   app.add_flag("--json", options->json, "One JSON object per picture and line");
   add_image_flags(app, *options);

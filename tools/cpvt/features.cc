@@ -55,9 +55,7 @@ int features(const FeaturesOptions& options) {
 Action add_features(CLI::App& app) {
   auto options = std::make_shared<FeaturesOptions>();
   add_model_flags(app, *options);
-  app.add_option("IMAGE", options->images, "JPEG, PNG or WebP pictures; - for standard input")
-      ->required()
-      ->type_name("");
+  add_images_argument(app, options->images);
   app.add_option("-o,--output", options->output,
                  "The safetensors file to write: logits [B,classes] and the tokens after the final norm, features "
                  "[B,N,D]; where token counts differ, features.0… [1,N,D]. Metadata: images, sizes, grids (JSON "

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <limits>
@@ -126,6 +127,21 @@ void add_batch_flag(CLI::App& app, Options& options, const std::string& meaning)
 void add_geometry_flags(CLI::App& app, Options& options) {
   add_size_flag(app, options, false);
   add_policy_flag(app, options);
+}
+
+void add_images_argument(CLI::App& app, std::vector<std::string>& images) {
+  // The words themselves: CLI11's vectors would make a list of a file named "[a,b]", and none of one named "{}".
+  const auto take = [&images](const CLI::results_t& words) {
+    images = words;
+    const auto times = std::count(images.begin(), images.end(), "-");
+    if (times > 1) throw CLI::ValidationError("IMAGE", fmt::format("expected - once, found it {} times", times));
+    return true;
+  };
+  app.add_option("IMAGE", take, "JPEG, PNG or WebP pictures; - for standard input")
+      ->required()
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args(false)
+      ->type_name("");
 }
 
 void add_image_flags(CLI::App& app, Options& options) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/image/decode.h"
 #include "engine/image/transform.h"
@@ -58,6 +59,8 @@ void add_device_flags(CLI::App& app, Options& options);
 void add_batch_flag(CLI::App& app, Options& options, const std::string& meaning);
 /// --size and --policy, for commands that have no pictures whose own size could be taken.
 void add_geometry_flags(CLI::App& app, Options& options);
+/// IMAGE..., each as it was typed. Standard input can be read once: "-" given twice is wrong usage.
+void add_images_argument(CLI::App& app, std::vector<std::string>& images);
 /// --size (native too), --policy, --exif, --max-pixels, for commands that read pictures.
 void add_image_flags(CLI::App& app, Options& options);
 /// --policy, for commands that get tensors: `resize` is refused.
