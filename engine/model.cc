@@ -1,7 +1,9 @@
 #include "engine/model.h"
 
+#include <exception>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "engine/fusion.h"
 #include "engine/models/cpvt.h"
@@ -38,6 +40,9 @@ Executable::Executable(const Graph& graph, std::shared_ptr<const Backend> backen
       kernels_.push_back(std::visit([&](const auto& op) { return backend_->bind(op); }, node.op));
     } catch (const Error& error) {
       throw Error("{}: {}", node.name, error.what());
+    } catch (const std::exception& error) {  // no memory, or a library's words for that
+      throw Error("{}: cannot pack its weights: {} (after {} of weights)", node.name, error.what(),
+                  bytes_text(weight_bytes_));
     }
     weight_bytes_ += kernels_.back().weight_bytes;
   }

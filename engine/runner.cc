@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "engine/cost.h"
 
@@ -55,10 +56,9 @@ const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::
   const size_t limit =
       memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory() + arena_bytes_;
   if (weights + made.bytes() > limit) {
-    throw Error("{} images, {} tokens: needs {:.1f} MiB (weights {:.1f}, arena {:.1f}, tables {:.1f}), {} {:.1f} MiB",
-                sizes.size(), made.layout.rows, mebibytes(weights + made.bytes()), mebibytes(weights),
-                mebibytes(made.arena_bytes), mebibytes(made.table_bytes),
-                memory_limit_ != 0 ? "the limit is" : "there are", mebibytes(limit));
+    throw Error("{} images, {} tokens: needs {} (weights {:.1f}, arena {:.1f}, tables {:.1f}), {} {}", sizes.size(),
+                made.layout.rows, bytes_text(weights + made.bytes()), mebibytes(weights), mebibytes(made.arena_bytes),
+                mebibytes(made.table_bytes), memory_limit_ != 0 ? "the limit is" : "there are", bytes_text(limit));
   }
   made.fill_tables(*executable_, *stream_);
   plans_.push_front({std::make_shared<const Plan>(std::move(made)), nullptr});

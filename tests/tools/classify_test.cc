@@ -199,7 +199,12 @@ TEST_F(Classify, AFullOrClosedStdoutIsNoSuccess) {
 
 TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
   const std::string image = picture("a.png", {32, 32});
-  const Outcome refused = classify({image, "--memory-limit", "10K"});
+  const Outcome weights = classify({image, "--memory-limit", "10K"});
+  EXPECT_EQ(weights.code, 2);
+  EXPECT_THAT(weights.out, IsEmpty());
+  EXPECT_EQ(weights.err,
+            fmt::format("cpvt: {}: needs at least 0.1 MiB for the weights in fp32, the limit is 10240 bytes\n", model));
+  const Outcome refused = classify({image, "--memory-limit", "100K"});
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.out, IsEmpty());
   EXPECT_THAT(refused.err, testing::ContainsRegex("needs [0-9.]+ MiB \\(weights [0-9.]+, arena [0-9.]+, tables"));

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "engine/backends/cuda.h"
 
@@ -33,6 +34,16 @@ std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& op
   return {"cuda", std::move(backend)};
 }
 
+/// Refuses weights for which there is no room before they are packed: the plan, which knows the rest, comes after.
+void check_weights_fit(const Options& options, const Model& model, const Backend& backend) {
+  const size_t each = options.dtype == "fp32" ? 4 : options.dtype == "int8" ? 1 : 2;
+  const size_t least = static_cast<size_t>(model.checkpoint().parameters()) * each;
+  const size_t limit = options.memory_limit != 0 ? options.memory_limit : backend.free_memory();
+  if (least <= limit) return;
+  throw Error("{}: needs at least {} for the weights in {}, {} {}", options.model.string(), bytes_text(least),
+              options.dtype, options.memory_limit != 0 ? "the limit is" : "there are", bytes_text(limit));
+}
+
 }  // namespace
 
 Session::Session(const Options& options, Messages& messages) : dtype(options.dtype), threads(thread_count(options)) {
@@ -44,6 +55,7 @@ Session::Session(const Options& options, Messages& messages) : dtype(options.dty
     messages.warning(fmt::format("{}: {}", checkpoint.weights_path().string(), assumption));
   }
   for (const std::string& note : checkpoint.notes()) messages.note(note);
+  check_weights_fit(options, *model, *backend);
   executable = std::make_shared<const Executable>(model, std::move(backend));
 }
 
