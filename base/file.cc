@@ -18,7 +18,7 @@ namespace {
 
 struct Descriptor {
   int fd;
-  explicit Descriptor(const std::filesystem::path& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  explicit Descriptor(const std::filesystem::path& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (fd < 0) throw Error("{}: cannot open: {}", path.string(), std::strerror(errno));
   }
   ~Descriptor() { close(fd); }
@@ -28,11 +28,32 @@ struct Descriptor {
 
 }  // namespace
 
+std::string_view kind_text(std::filesystem::file_type type) {
+  using std::filesystem::file_type;
+  switch (type) {
+    case file_type::directory:
+      return "a folder";
+    case file_type::fifo:
+      return "a pipe";
+    case file_type::socket:
+      return "a socket";
+    case file_type::character:
+    case file_type::block:
+      return "a device";
+    default:
+      return "no regular file";
+  }
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const Descriptor file(path);
   struct stat status {};
   if (fstat(file.fd, &status) != 0) throw Error("{}: cannot stat: {}", path.string(), std::strerror(errno));
-  if (!S_ISREG(status.st_mode)) throw Error("{}: expected a file, found something else", path.string());
+  if (!S_ISREG(status.st_mode)) {
+    std::error_code ignored;
+    throw Error("{}: expected a file, found {}", path.string(),
+                kind_text(std::filesystem::status(path, ignored).type()));
+  }
   size_ = static_cast<size_t>(status.st_size);
   if (size_ == 0) return;  // an empty range cannot be mapped; an empty span says all there is
   void* address = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);

@@ -5,10 +5,15 @@
 #include <functional>
 #include <iosfwd>
 #include <span>
+#include <string_view>
 
 namespace cpvt {
 
-/// A file's bytes, mapped read-only. Throws Error naming the path where it cannot be opened or is no regular file.
+/// What a path that is no regular file leads to, for messages: "a folder", "a pipe".
+std::string_view kind_text(std::filesystem::file_type type);
+
+/// A file's bytes, mapped read-only. Throws Error naming the path where it cannot be opened or is no regular file: a
+/// pipe that nobody writes to is refused too, not waited for.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "tests/tools/fixtures.h"
 #include "tests/tools/process.h"
@@ -152,6 +153,16 @@ TEST_F(Eval, NamesWhatItCannotReadAndCountsTheRest) {
   EXPECT_EQ(eval["images"], 3);
   EXPECT_EQ(eval["top1"], 100);
   EXPECT_EQ(eval["failures"][0]["image"], (folder / "class 6/broken.jpg").string());
+}
+
+TEST_F(Eval, APipeAmongThePicturesIsNotWaitedFor) {
+  add("a.png", 1, 0);
+  ASSERT_EQ(mkfifo((folder / "class 6.png").c_str(), 0600), 0);
+  std::filesystem::create_directories(folder / "class 6");
+  std::filesystem::rename(folder / "class 6.png", folder / "class 6/f.png");
+  const Outcome outcome = run_cpvt({"eval", model, folder});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr((folder / "class 6/f.png").string() + ": expected a file, found a pipe"));
 }
 
 TEST_F(Eval, AFolderThatDoesNotFitTheModelIsTold) {

@@ -247,7 +247,7 @@ TEST_F(Run, AnOutputThatCannotBeWrittenIsToldBeforeTheWork) {
   };
   told(scratch / "missing/out", "cannot write: there is no such folder");
   told(scratch.path(), "expected the name of a file to write, found a folder");
-  told("/dev/null", "expected the name of a file to write, found no regular file");
+  told("/dev/null", "expected the name of a file to write, found a device");
   told("/proc/out", "cannot");
   EXPECT_THAT(scratch.names(), ElementsAre("in.safetensors", "model"));
 }

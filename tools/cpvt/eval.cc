@@ -97,6 +97,7 @@ int eval(const EvalOptions& options) {
 Action add_eval(CLI::App& app) {
   auto options = std::make_shared<EvalOptions>();
   options->decode.exif_orientation = false;  // as timm's evaluation, which opens files with PIL and leaves them so
+  options->pipes = false;                    // one that lies in a folder may never be written to
   add_model_flags(app, *options);
   app.add_option("FOLDER", options->folder,
                  "A folder per class, named as the model's labels, or sorted by name in the order of its classes")

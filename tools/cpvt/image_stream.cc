@@ -31,7 +31,7 @@ Image decode_stream(std::istream& in, const DecodeOptions& options, const std::s
 }
 
 /// A file, or what only can be read from front to back: standard input, or the shell's <(...).
-Image read_picture(const std::string& path, const DecodeOptions& options) {
+Image read_picture(const std::string& path, const DecodeOptions& options, bool pipes) {
   namespace fs = std::filesystem;
   if (path == "-") return decode_stream(std::cin, options, "standard input");
   std::error_code ignored;
@@ -39,7 +39,7 @@ Image read_picture(const std::string& path, const DecodeOptions& options) {
   if (fs::is_directory(status)) {
     throw Error("{}: expected a picture, found a folder (cpvt eval takes a folder of classes)", path);
   }
-  if (fs::is_fifo(status) || fs::is_character_file(status)) {
+  if (pipes && (fs::is_fifo(status) || fs::is_character_file(status))) {
     std::ifstream in(path, std::ios::binary);
     if (!in) throw Error("{}: cannot open: {}", path, std::strerror(errno));
     return decode_stream(in, options, path);
@@ -88,7 +88,7 @@ Preparation Preparation::of(const Options& options, const Config& config) {
       transform.size = std::nullopt;
       break;
   }
-  return {options.decode, transform, config.in_chans, options.policy, config.patch_size};
+  return {options.decode, options.pipes, transform, config.in_chans, options.policy, config.patch_size};
 }
 
 ImageStream::ImageStream(std::vector<std::string> paths, Preparation preparation, int workers)
@@ -155,7 +155,7 @@ Input ImageStream::prepare(size_t index) const {
     input.error = named ? std::string(why) : fmt::format("{}: {}", input.name, why);
   };
   try {
-    Image image = read_picture(input.name, preparation_.decode);
+    Image image = read_picture(input.name, preparation_.decode, preparation_.pipes);
     input.warnings = image.warnings;
     Planes planes = preprocess(std::move(image), preparation_.transform, preparation_.channels, preparation_.policy,
                                preparation_.patch);

@@ -20,6 +20,7 @@ namespace cpvt::cli {
 /// From a picture's file to the network's input.
 struct Preparation {
   DecodeOptions decode;
+  bool pipes;
   EvalTransform transform;
   int channels;
   SizePolicy policy;

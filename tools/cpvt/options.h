@@ -49,6 +49,7 @@ struct Options {
 
   // add_image_flags
   DecodeOptions decode;
+  bool pipes = true;  // pictures may be pipes and devices, read from front to back: those that a person names
 };
 
 /// MODEL, --config, -v, -q.

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace cpvt::cli {
 
@@ -31,8 +32,7 @@ void check_output_path(const std::filesystem::path& path) {
   std::error_code ignored;
   const fs::file_status status = fs::status(path, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status)) {
-    throw Error("{}: expected the name of a file to write, found {}", path.string(),
-                fs::is_directory(status) ? "a folder" : "no regular file");
+    throw Error("{}: expected the name of a file to write, found {}", path.string(), kind_text(status.type()));
   }
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   if (!fs::is_directory(folder, ignored)) throw Error("{}: cannot write: there is no such folder", path.string());

@@ -1,0 +1,57 @@
+#include "base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "base/error.h"
+
+namespace cpvt {
+namespace {
+
+namespace fs = std::filesystem;
+
+class File : public testing::Test {
+ protected:
+  File() {
+    std::string name = (fs::temp_directory_path() / "cpvt-base-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw Error("{}: cannot make this folder", name);
+    folder = name;
+  }
+  ~File() override {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+  }
+
+  static std::string error_of_mapping(const fs::path& path) {
+    try {
+      const MappedFile file(path);
+      return "";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  }
+
+  fs::path folder;
+};
+
+TEST_F(File, IsMapped) {
+  std::ofstream(folder / "a") << "text";
+  EXPECT_EQ(MappedFile(folder / "a").bytes().size(), 4U);
+  std::ofstream(folder / "empty");
+  EXPECT_TRUE(MappedFile(folder / "empty").bytes().empty());
+}
+
+TEST_F(File, WhatIsNoneIsNamedAndNotWaitedFor) {
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_EQ(error_of_mapping(folder / "pipe"), (folder / "pipe").string() + ": expected a file, found a pipe");
+  EXPECT_EQ(error_of_mapping(folder), folder.string() + ": expected a file, found a folder");
+  EXPECT_EQ(error_of_mapping("/dev/null"), "/dev/null: expected a file, found a device");
+  EXPECT_EQ(error_of_mapping(folder / "none"), (folder / "none").string() + ": cannot open: No such file or directory");
+}
+
+}  // namespace
+}  // namespace cpvt
