@@ -4,9 +4,7 @@ Trainer, exporter and golden maker all read this one file. Semantics: Chu et al.
 Vision Transformers" (ICLR 2023), sections 3.2 (PEG) and 3.3 (GAP); everything else as timm/models/vision_transformer.py.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 
 @dataclass
 class Config:
-    """The architecture keys of a model folder's config.json; the same names and defaults as the engine's reader."""
+    """The architecture keys of a model folder's config.json, by the same names; there each of them must be told."""
 
     embed_dim: int = 192
     depth: int = 12
@@ -34,11 +32,6 @@ class Config:
     @property
     def has_class_token(self) -> bool:
         return self.global_pool == "token"
-
-    @staticmethod
-    def from_json(path: Path) -> "Config":
-        known = set(Config.__dataclass_fields__)
-        return Config(**{k: v for k, v in json.loads(Path(path).read_text()).items() if k in known})
 
     def to_json(self) -> dict:
         keys = asdict(self)

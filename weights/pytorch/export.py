@@ -32,6 +32,19 @@ HEAD_DIM = 64  # of every published ViT, DeiT and CPVT; the engine assumes the s
 TRAINING_ONLY = {"mask_token", "n_averaged"}  # as weights/schema.cc has them
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order: timm/models/_helpers.py
 PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")  # of torch.compile and DDP, nested either way
+PREPARATION = ("mean", "std", "interpolation", "crop_pct", "input_size")  # what evaluation reads of pretrained_cfg
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+LIMITS = {  # as weights/config.cc has them
+    "embed_dim": (1, 1 << 16),
+    "depth": (1, 1024),
+    "num_heads": (1, 1 << 16),
+    "mlp_ratio": (0, 1 << 20),
+    "patch_size": (1, 1024),
+    "in_chans": (1, 1024),
+    "num_classes": (1, 1 << 24),
+    "layer_norm_eps": (1e-12, 1e-1),
+    "img_size": (1, 1 << 16),
+}
 SHOWN = 8  # differences of each kind that a message spells out
 
 
@@ -109,6 +122,8 @@ def peg_modules(state: dict[str, Tensor], blocks_of_list: list[int] | None) -> d
         if blocks_of_list not in (None, sorted(following)):
             raise ExportError(f"expected PEGs after blocks {blocks_of_list}, found them in {sorted(following)}")
         return dict(sorted(following.items()))
+    if sorted(listed) != list(range(len(listed))):
+        raise ExportError(f"PEGs: expected pos_block.0 to pos_block.{len(listed) - 1}, found {sorted(listed)}")
     blocks = list(range(len(listed))) if blocks_of_list is None else blocks_of_list
     if listed and blocks_of_list is None:
         say(f"PEG assumed to follow block {', '.join(map(str, blocks))} (say otherwise with --peg-after)")
@@ -154,6 +169,11 @@ def infer(state: dict[str, Tensor], told: dict) -> tuple[Config, dict[int, str]]
     elif "pos_embed" not in told:
         raise ExportError("neither a PEG nor 'pos_embed' in the checkpoint: say --pos-embed sincos or none")
     config = Config(**{**found, **told, **({"peg": found["peg"]} if "peg" in found else {})})
+    for key in ("layer_norm_eps", "img_size"):
+        if key not in told and key not in found:
+            say(f"{key} {getattr(config, key)} assumed (say otherwise with --{key.replace('_', '-')})")
+    if config.img_size < config.patch_size:
+        raise ExportError(f"img_size: expected a patch of {config.patch_size} at least, found {config.img_size}")
     if config.embed_dim % config.num_heads:
         raise ExportError(f"embed_dim {config.embed_dim} is no multiple of num_heads {config.num_heads}")
     if config.pos_embed == "peg":
@@ -247,7 +267,10 @@ def pretrained_cfg(config: Config, told: dict) -> dict:
     result = {"input_size": size, "interpolation": "bicubic", "crop_pct": 0.9}
     if config.in_chans == 3:
         result |= {"mean": timm.data.IMAGENET_DEFAULT_MEAN, "std": timm.data.IMAGENET_DEFAULT_STD}
-    result |= {k: told[k] for k in ("interpolation", "crop_pct", "mean", "std", "input_size") if told.get(k) is not None}
+    told = {key: told[key] for key in PREPARATION if told.get(key) is not None}
+    if assumed := [f"{key} {value}" for key, value in result.items() if key not in told]:
+        say(f"preparation of pictures assumed: {', '.join(assumed)}")
+    result |= told
     for key in ("mean", "std"):
         if key in result and len(result[key]) not in (1, config.in_chans):
             raise ExportError(f"{key}: expected {config.in_chans} values or one, found {len(result[key])}")
@@ -256,9 +279,90 @@ def pretrained_cfg(config: Config, told: dict) -> dict:
     return result
 
 
+def read_json(path: Path):
+    """As strict as the engine's reader: no name twice, no NaN."""
+
+    def unique(pairs: list) -> dict:
+        names = [name for name, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ExportError(f"{path}: the name {twice!r} is used twice in one object")
+        return dict(pairs)
+
+    def refuse(constant: str):
+        raise ExportError(f"{path}: expected JSON, found {constant}")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except (OSError, ValueError) as e:
+        raise ExportError(f"{path}: cannot be read: {e}") from e
+
+
 def read_labels(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text) if path.suffix == ".json" else text.splitlines()
+    if path.suffix == ".json":
+        return check_labels(read_json(path), path)
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise ExportError(f"{path}: cannot be read as a text with a label per line: {e}") from e
+
+
+def check_labels(labels, origin: Path) -> list[str]:
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ExportError(f"{origin}: label names: expected a list of strings, found {labels!r:.80}")
+    return labels
+
+
+def is_number(value, low: float = -math.inf, high: float = math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+
+
+def is_integer(value, low: int, high: int) -> bool:
+    return is_number(value, low, high) and isinstance(value, int)
+
+
+def check_peg_told(peg: dict) -> None:
+    if unknown := sorted(set(peg) - {"after", "kernel"}):
+        raise ExportError(f"peg: unknown keys {unknown}; known are after, kernel")
+    after = peg.get("after", [])
+    if not isinstance(after, list) or not all(is_integer(block, -1, 1023) for block in after):
+        raise ExportError(f"peg.after: expected a list of blocks from -1, found {after!r:.80}")
+    if "kernel" in peg and not is_integer(peg["kernel"], 3, 27):
+        raise ExportError(f"peg.kernel: expected an integer from 3 to 27, found {peg['kernel']!r:.80}")
+
+
+def check_architecture_told(told: dict) -> None:
+    """What config file and flags say of the network, before anything is made of it."""
+    defaults = vars(Config())
+    for key, value in told.items():
+        if key in LIMITS:
+            low, high = LIMITS[key]
+            whole = isinstance(defaults[key], int) and key != "mlp_ratio"
+            if not (is_integer if whole else is_number)(value, low, high):
+                raise ExportError(f"{key}: expected {'an integer' if whole else 'a number'} from {low} to {high}, found {value!r:.80}")
+        elif not isinstance(value, type(defaults[key])):
+            raise ExportError(f"{key}: expected a value like {defaults[key]!r}, found {value!r:.80}")
+    check_peg_told(told.get("peg", {}))
+    for key, known in (("global_pool", ("token", "avg")), ("pos_embed", ("peg", "learned", "sincos", "none"))):
+        if told.get(key, known[0]) not in known:
+            raise ExportError(f"{key}: expected one of {', '.join(known)}, found {told[key]!r:.80}")
+
+
+def check_preparation_told(told: dict) -> None:
+    """What config file and flags say of pictures; the keys of timm's that only describe are read over."""
+    known = set(timm.models.PretrainedCfg.__dataclass_fields__) | {"architecture"}
+    if unknown := sorted(set(told) - known):
+        raise ExportError(f"pretrained_cfg: unknown keys {unknown}; read are {', '.join(PREPARATION)}, crop_mode")
+    for key, low in (("mean", -1e6), ("std", 1e-6)):
+        values = told.get(key, [0.5])
+        if not isinstance(values, (list, tuple)) or not all(is_number(value, low, 1e6) for value in values):
+            raise ExportError(f"{key}: expected numbers from {low:g} to 1e+06, found {values!r:.80}")
+    if not is_number(told.get("crop_pct", 1), 0.01, 1):
+        raise ExportError(f"crop_pct: expected 0.01 to 1, found {told['crop_pct']!r:.80}")
+    if told.get("interpolation", "bicubic") not in INTERPOLATIONS:
+        raise ExportError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, found {told['interpolation']!r:.80}")
+    size = told.get("input_size", [1, 1, 1])
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or not all(is_integer(side, 1, 1 << 16) for side in size):
+        raise ExportError(f"input_size: expected [channels, height, width], found {size!r:.80}")
 
 
 def told_by(args: argparse.Namespace) -> tuple[dict, dict, list[str] | None]:
@@ -267,23 +371,20 @@ def told_by(args: argparse.Namespace) -> tuple[dict, dict, list[str] | None]:
     images: dict = {}
     labels = None
     if args.config is not None:
-        try:
-            document = json.loads(args.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
-            raise ExportError(f"{args.config}: cannot be read: {e}") from e
+        document = read_json(args.config)
         if not isinstance(document, dict):
             raise ExportError(f"{args.config}: expected a JSON object, found {type(document).__name__}")
         if document.pop("architecture", "cpvt") not in ("cpvt", "vit", "deit"):
             raise ExportError(f"{args.config}: expected architecture cpvt, vit or deit (timm's names go to --timm)")
         images = document.pop("pretrained_cfg", {})
-        labels = document.pop("label_names", None)
+        if not isinstance(images, dict):
+            raise ExportError(f"{args.config}: pretrained_cfg: expected an object, found {images!r:.80}")
+        if "label_names" in document:
+            labels = check_labels(document.pop("label_names"), args.config)
+        for key in ("_comment", "model_name", "label_descriptions"):  # these only describe
+            document.pop(key, None)
         if unknown := set(document) - set(Config.__dataclass_fields__):
             raise ExportError(f"{args.config}: unknown keys {sorted(unknown)}")
-        defaults = vars(Config())
-        for key, value in document.items():
-            kind = (int, float) if isinstance(defaults[key], float) or key == "mlp_ratio" else type(defaults[key])
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise ExportError(f"{args.config}: {key}: expected a value like {defaults[key]!r}, found {value!r}")
         architecture = document
     flags = ("num_heads", "pos_embed", "layer_norm_eps", "img_size")
     architecture |= {k: v for k in flags if (v := getattr(args, k)) is not None}
@@ -292,6 +393,8 @@ def told_by(args: argparse.Namespace) -> tuple[dict, dict, list[str] | None]:
     images |= {k: v for k in ("mean", "std", "interpolation", "crop_pct") if (v := getattr(args, k)) is not None}
     if args.label_names is not None:
         labels = read_labels(args.label_names)
+    check_architecture_told(architecture)
+    check_preparation_told(images)
     return architecture, images, labels
 
 
@@ -331,9 +434,9 @@ def export(args: argparse.Namespace) -> None:
         like.load_state_dict(tensors, strict=True)
     check_forward(model, like)
     description = config.to_json()
-    if labels:
-        if len(labels) != config.num_classes or not all(isinstance(label, str) for label in labels):
-            raise ExportError(f"label names: expected {config.num_classes} strings, found {len(labels)} values")
+    if labels is not None:
+        if len(labels) != config.num_classes:
+            raise ExportError(f"label names: expected {config.num_classes} strings, found {len(labels)}")
         description["label_names"] = labels
     description["pretrained_cfg"] = pretrained_cfg(config, images)
     write_folder(args.out, tensors, description)
@@ -344,7 +447,18 @@ def numbers(kind):
     return lambda text: [kind(part) for part in text.split(",")]
 
 
-def main() -> int:
+def joined(words: list[str]) -> list[str]:
+    """argparse takes the value of "--peg-after -1,0" for a flag; not that of "--peg-after=-1,0"."""
+    result: list[str] = []
+    for word in words:
+        if result and result[-1] in ("--peg-after", "--mean", "--std") and re.match(r"-[\d.]", word):
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
+
+
+def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="the model folder to make")
@@ -358,10 +472,10 @@ def main() -> int:
     parser.add_argument("--label-names", type=Path, help="a text file with a name per line, or a .json list")
     parser.add_argument("--mean", type=numbers(float), metavar="R,G,B")
     parser.add_argument("--std", type=numbers(float), metavar="R,G,B")
-    parser.add_argument("--interpolation", choices=("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
+    parser.add_argument("--interpolation", choices=INTERPOLATIONS)
     parser.add_argument("--crop-pct", type=float)
     try:
-        export(parser.parse_args())
+        export(parser.parse_args(joined(words)))
     except (ExportError, OSError) as e:
         say(str(e))
         return 2
@@ -369,4 +483,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
