@@ -20,7 +20,10 @@ double flops(const Graph& graph, const Node& node, const TokenLayout& layout) {
       Overloaded{
           [&](const ops::PatchEmbed& o) { return 2 * patches * number(o.weight.size()); },
           [&](const ops::AddPosition& o) { return rows * number(o.width); },
-          [&](const ops::Peg& o) { return 2 * patches * number(o.weight.size()) + patches * number(o.width()); },
+          [&](const ops::Peg& o) {
+            return 2 * patches * number(o.weight.size()) + patches * number(o.width()) +
+                   (o.norm ? 7 * rows * number(o.width()) : 0);
+          },
           [&](const ops::LayerNorm& o) { return 7 * rows * number(o.width()); },
           [&](const ops::Linear& o) {
             return 2 * rows * number(o.weight.size()) + (o.residual ? rows * number(o.out()) : 0) +

@@ -94,15 +94,19 @@ Graph fuse(const Graph& graph) {
   return result;
 }
 
-Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool) {
+Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool, bool into_peg) {
+  const auto values = static_cast<size_t>(graph.value_count());
   std::vector<Node> nodes = graph.nodes();
-  std::vector<const Node*> maker(static_cast<size_t>(graph.value_count()), nullptr);
-  for (const Node& node : graph.nodes()) maker[static_cast<size_t>(node.output)] = &node;
-  std::vector<bool> swallowed(static_cast<size_t>(graph.value_count()), false);
+  std::vector<size_t> maker(values);  // index of the node
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    maker[static_cast<size_t>(nodes[i].output)] = i;
+    if (nodes[i].second >= 0) maker[static_cast<size_t>(nodes[i].second)] = i;
+  }
+  std::vector<bool> swallowed(nodes.size(), false);  // norms
   for (Node& node : nodes) {
     if (node.inputs.empty()) continue;
-    const Node& before = *maker[static_cast<size_t>(node.inputs[0])];
-    const auto* norm = std::get_if<ops::LayerNorm>(&before.op);
+    const size_t at = maker[static_cast<size_t>(node.inputs[0])];
+    const auto* norm = std::get_if<ops::LayerNorm>(&graph.nodes()[at].op);
     if (norm == nullptr) continue;
     auto* linear = std::get_if<ops::Linear>(&node.op);
     auto* pool = std::get_if<ops::Pool>(&node.op);
@@ -113,24 +117,47 @@ Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool) {
     } else {
       continue;
     }
-    node.inputs[0] = before.inputs[0];
-    swallowed[static_cast<size_t>(before.output)] = true;
+    node.inputs[0] = graph.nodes()[at].inputs[0];
+    swallowed[at] = true;
   }
 
-  // What nobody reads any more is left out.
-  std::vector<int> readers(static_cast<size_t>(graph.value_count()), 0);
+  std::vector<int> readers(values, 0);
   for (const Node& node : nodes) {
     for (const ValueId id : node.inputs) ++readers[static_cast<size_t>(id)];
   }
   for (const auto& [name, id] : graph.outputs()) ++readers[static_cast<size_t>(id)];
+  std::vector<bool> left_out(nodes.size(), false);
+  std::vector<ValueId> peg_of_norm(nodes.size(), -1);  // whose second value a norm's becomes
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const auto* norm = std::get_if<ops::LayerNorm>(&nodes[i].op);
+    if (norm == nullptr) continue;
+    if (swallowed[i]) {
+      left_out[i] = readers[static_cast<size_t>(nodes[i].output)] == 0;
+      continue;
+    }
+    Node& before = nodes[maker[static_cast<size_t>(nodes[i].inputs[0])]];
+    auto* peg = std::get_if<ops::Peg>(&before.op);
+    if (!into_peg || peg == nullptr || peg->norm || before.output != nodes[i].inputs[0]) continue;
+    peg->norm = *norm;
+    left_out[i] = true;
+    peg_of_norm[i] = before.output;
+  }
+
   Graph result;
-  std::vector<ValueId> renamed(static_cast<size_t>(graph.value_count()), -1);
-  for (const Node& node : nodes) {
+  std::vector<ValueId> renamed(values, -1);
+  std::vector<ValueId> second_of(values, -1);  // by a Peg's first value, as it was called
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const Node& node = nodes[i];
     const auto output = static_cast<size_t>(node.output);
-    if (swallowed[output] && readers[output] == 0) continue;
+    if (left_out[i]) {
+      if (peg_of_norm[i] >= 0) renamed[output] = second_of[static_cast<size_t>(peg_of_norm[i])];
+      continue;
+    }
     std::vector<ValueId> inputs;
     for (const ValueId id : node.inputs) inputs.push_back(renamed[static_cast<size_t>(id)]);
     renamed[output] = result.add(node.name, node.op, inputs);
+    second_of[output] = result.nodes().back().second;
+    if (node.second >= 0) renamed[static_cast<size_t>(node.second)] = second_of[output];
   }
   for (const auto& [name, id] : graph.outputs()) result.set_output(name, renamed[static_cast<size_t>(id)]);
   return result;

@@ -57,6 +57,7 @@ Signature signature(const std::string& node, const Op& op, Rows rows) {
                           if (o.kernel() % 2 == 0)
                             throw Error("{}: expected an odd kernel, found {}", node, o.kernel());
                           expect_shape(node, "bias", o.bias, {o.width()});
+                          expect_norm(node, o.norm, o.width());
                           return {{{tokens, o.width()}}, {tokens, o.width()}};
                         },
                         [&](const ops::LayerNorm& o) -> Signature {
@@ -111,7 +112,10 @@ ValueId Graph::add(std::string name, Op op, std::vector<ValueId> inputs) {
   }
   const ValueId output = value_count();
   values_.push_back(s.output);
-  nodes_.push_back({std::move(name), std::move(op), std::move(inputs), output});
+  const auto* peg = std::get_if<ops::Peg>(&op);
+  const ValueId second = peg != nullptr && peg->norm ? value_count() : -1;
+  if (second >= 0) values_.push_back(s.output);
+  nodes_.push_back({std::move(name), std::move(op), std::move(inputs), output, second});
   return output;
 }
 

@@ -23,12 +23,14 @@ struct Node {
   Op op;
   std::vector<ValueId> inputs;
   ValueId output;
+  ValueId second = -1;  // what else it makes: a Peg with a norm does
 };
 
-/// A forward pass: operators in the order in which they run, each making one value. Independent of image sizes.
+/// A forward pass: operators in the order in which they run. Independent of image sizes.
 class Graph {
  public:
-  /// Appends an operator and returns the value that it makes. Throws Error where weights, widths and inputs do not fit.
+  /// Appends an operator and returns the (first) value that it makes. Throws Error where weights, widths and inputs do
+  /// not fit.
   ValueId add(std::string name, Op op, std::vector<ValueId> inputs = {});
 
   /// Names a value that a run can be asked for.

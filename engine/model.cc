@@ -22,7 +22,7 @@ namespace {
 
 Graph formed(const Graph& graph, const GraphForm& form) {
   const Graph scaled = form.residual_scale == 1 ? graph : scale_residual(graph, form.residual_scale);
-  return fuse_norms(scaled, form.widest_normalised_linear, form.normalised_pool);
+  return fuse_norms(scaled, form.widest_normalised_linear, form.normalised_pool, form.normalised_peg);
 }
 
 }  // namespace

@@ -33,23 +33,24 @@ struct AddPosition {
   float scale = 1;  // of the positions
 };
 
-/// x [T, D] -> x + dwconv_k(x) + scale * bias over each image's grid, zero padding (k-1)/2; class tokens pass by. CPVT,
-/// section 3.2.
-struct Peg {
-  Tensor weight;  // [D, 1, k, k]
-  Tensor bias;    // [D]
-  float scale = 1;
-
-  int64_t width() const { return weight.shape[0]; }
-  int64_t kernel() const { return weight.shape[2]; }
-};
-
 /// x [R, D] -> (x - mean) / sqrt(variance + eps) * gamma + beta over each row, variance without Bessel's correction.
 struct LayerNorm {
   Tensor gamma, beta;  // [D]
   float eps;
 
   int64_t width() const { return gamma.shape[0]; }
+};
+
+/// x [T, D] -> x + dwconv_k(x) + scale * bias over each image's grid, zero padding (k-1)/2; class tokens pass by. CPVT,
+/// section 3.2. With a norm it makes a second value, norm of the first.
+struct Peg {
+  Tensor weight;  // [D, 1, k, k]
+  Tensor bias;    // [D]
+  float scale = 1;
+  std::optional<LayerNorm> norm = {};
+
+  int64_t width() const { return weight.shape[0]; }
+  int64_t kernel() const { return weight.shape[2]; }
 };
 
 enum class Activation { kNone, kGelu };  // kGelu: the exact erf form

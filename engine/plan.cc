@@ -54,7 +54,8 @@ std::vector<bool> needed_nodes(const Graph& graph, const std::vector<std::string
   std::vector<bool> needed(graph.nodes().size(), false);
   for (size_t i = graph.nodes().size(); i-- > 0;) {
     const Node& node = graph.nodes()[i];
-    if (!read[static_cast<size_t>(node.output)]) continue;
+    const bool second = node.second >= 0 && read[static_cast<size_t>(node.second)];
+    if (!read[static_cast<size_t>(node.output)] && !second) continue;
     needed[i] = true;
     for (const ValueId id : node.inputs) read[static_cast<size_t>(id)] = true;
   }
@@ -77,6 +78,7 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (!plan.needed[i]) continue;
     last_use[static_cast<size_t>(nodes[i].output)] = i;
+    if (nodes[i].second >= 0) last_use[static_cast<size_t>(nodes[i].second)] = i;
     for (const ValueId id : nodes[i].inputs) last_use[static_cast<size_t>(id)] = i;
   }
   for (const std::string& name : plan.wanted) last_use[static_cast<size_t>(graph.output(name))] = nodes.size();
@@ -87,6 +89,11 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   std::vector<size_t> block_of_value(values, 0);
   std::vector<size_t> block_of_workspace(nodes.size(), 0);
   std::map<const GeometryTable*, size_t> tables;  // to where they begin
+  const auto bytes = [&](ValueId id) {
+    const Value& value = graph.value(id);
+    const auto rows = static_cast<size_t>(row_count(value.rows, plan.layout));
+    return align(rows * executable.backend().row_bytes(value.width));
+  };
   for (size_t i = 0; i < nodes.size(); ++i) {
     plan.table_offset.push_back(0);
     if (!plan.needed[i]) continue;
@@ -100,10 +107,12 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
       block_of_value[output] = block_of_value[input];
       blocks[block_of_value[output]].to = last_use[output];
     } else {
-      const Value& value = graph.value(node.output);
-      const auto rows = static_cast<size_t>(row_count(value.rows, plan.layout));
       block_of_value[output] = blocks.size();
-      blocks.push_back({align(rows * executable.backend().row_bytes(value.width)), i, last_use[output]});
+      blocks.push_back({bytes(node.output), i, last_use[output]});
+    }
+    if (node.second >= 0) {
+      block_of_value[static_cast<size_t>(node.second)] = blocks.size();
+      blocks.push_back({bytes(node.second), i, last_use[static_cast<size_t>(node.second)]});
     }
     const Kernel& kernel = executable.kernel(i);
     block_of_workspace[i] = blocks.size();

@@ -31,6 +31,7 @@ Graph scale_residual(const Graph& graph, float scale) {
                                             [&](ops::Peg& o) {
                                               expect(0, true);
                                               o.scale *= scale;
+                                              if (o.norm) o.norm->eps *= scale * scale;
                                               return true;
                                             },
                                             [&](ops::LayerNorm& o) {
@@ -67,6 +68,7 @@ Graph scale_residual(const Graph& graph, float scale) {
                                         },
                                         op);
     scaled.push_back(made_scaled);
+    if (node.second >= 0) scaled.push_back(false);
     result.add(node.name, std::move(op), node.inputs);
   }
   for (const auto& [name, id] : graph.outputs()) {

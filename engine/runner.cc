@@ -96,14 +96,16 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
       const int64_t rows = row_count(graph.value(node.output).rows, p.layout);
       const Range range(*stream_,
                         [&] { return fmt::format("{} [{}, {}]", node.name, rows, graph.value(node.output).width); });
-      executable_->kernel(i).run({.stream = *stream_,
-                                  .layout = p.layout,
-                                  .rows = rows,
-                                  .images = images,
-                                  .table = p.tables.get() + p.table_offset[i],
-                                  .inputs = inputs,
-                                  .output = arena + p.value_offset[static_cast<size_t>(node.output)],
-                                  .workspace = arena + p.workspace_offset[i]});
+      executable_->kernel(i).run(
+          {.stream = *stream_,
+           .layout = p.layout,
+           .rows = rows,
+           .images = images,
+           .table = p.tables.get() + p.table_offset[i],
+           .inputs = inputs,
+           .output = arena + p.value_offset[static_cast<size_t>(node.output)],
+           .second_output = node.second < 0 ? nullptr : arena + p.value_offset[static_cast<size_t>(node.second)],
+           .workspace = arena + p.workspace_offset[i]});
     }
   });
   last_run_ = plans_.front().plan;

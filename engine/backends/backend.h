@@ -52,7 +52,8 @@ struct Call {
   const std::byte* table;             // the kernel's GeometryTable for this layout
   std::span<const std::byte* const> inputs;
   std::byte* output;
-  std::byte* workspace;  // as large as the kernel asked for
+  std::byte* second_output;  // of a Peg with a norm
+  std::byte* workspace;      // as large as the kernel asked for
 };
 
 /// What a kernel reads that depends on the batch's geometry alone: position rows, lists of work. Its size is known
@@ -78,6 +79,7 @@ struct Kernel {
 struct GraphForm {
   int64_t widest_normalised_linear = 0;  // LayerNorm goes into the Linears that read it, up to this many columns
   bool normalised_pool = false;          // and into the Pool
+  bool normalised_peg = false;           // what is left joins the Peg before it
   float residual_scale = 1;              // engine/residual_scale.h
 };
 

@@ -257,6 +257,7 @@ class CudaBackend final : public Backend {
     // of its own, which reads and writes once more, is less.
     return {.widest_normalised_linear = 384,
             .normalised_pool = true,
+            .normalised_peg = true,
             .residual_scale = dtype_ == DType::kF16 ? 0x1p-4F : 1.0F};
   }
 
@@ -377,6 +378,12 @@ class CudaBackend final : public Backend {
     args.bias = vector(kernel, bias.data(), bias.size());
     args.kernel = k;
     args.width = op.width();
+    if (op.norm) {
+      args.gamma = vector(kernel, op.norm->gamma);
+      args.beta = vector(kernel, op.norm->beta);
+      args.eps = op.norm->eps;
+      args.normed_stride = stride(op.width());
+    }
     kernel.table =
         list_table<cuda::PegTile>([k](const TokenLayout& layout) { return cuda::peg_tiles(layout.images, k); });
     kernel.run = [this, args, k](const Call& call) {
@@ -385,6 +392,7 @@ class CudaBackend final : public Backend {
       a.tiles = reinterpret_cast<const cuda::PegTile*>(call.table);
       a.tile_count = static_cast<int32_t>(cuda::peg_tiles(call.layout.images, k).size());
       a.y = call.output;
+      a.normed = call.second_output;
       launched(plugin_.peg(a, stream(call).get()), "peg");
     };
     return kernel;

@@ -60,6 +60,7 @@ __device__ uint4 load_packed(const T* from, int count) {
   return bits;
 }
 
+/// Takes the bits by value: through a reference into memory they would be read number by number.
 template <class T>
 __device__ void unpack(uint4 bits, float (&v)[kChunkNumbers<T>]) {
   T numbers[kChunkNumbers<T>];
@@ -149,8 +150,8 @@ __device__ void store_packed(T* to, int count, const float (&v)[kChunkNumbers<T>
 /// so it has to wait for nobody; on all of its rows at a time, so that it reads gamma and beta once. Columns from k on
 /// stay zeros.
 ///
-/// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each with the chunks of four of those
-/// lanes: line q of four is lane + 8q's.
+/// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each doing the work of four of
+/// those: what it has of line q is lane + 8 (q % 4)'s.
 template <class Product>
 __device__ void normalise(char* rows, int pitch, const LinearArgs& args) {
   using T = typename Product::T;

@@ -24,10 +24,13 @@ std::string text(const Graph& graph) {
     }
     const auto* pool = std::get_if<ops::Pool>(&node.op);
     if (pool != nullptr && pool->norm) line += "+norm";
+    const auto* peg = std::get_if<ops::Peg>(&node.op);
+    if (peg != nullptr && peg->norm) line += "+norm";
     line += "(";
     for (const ValueId id : node.inputs) line += (line.back() == '(' ? "" : " ") + made[static_cast<size_t>(id)];
     all += (all.empty() ? "" : " ") + line + ")";
     made[static_cast<size_t>(node.output)] = node.name;
+    if (node.second >= 0) made[static_cast<size_t>(node.second)] = node.name + "'";
   }
   return all;
 }
@@ -45,12 +48,15 @@ struct Builder {
   ValueId norm(const std::string& name, ValueId in) {
     return graph.add(name, ops::LayerNorm{shape_only({8}), shape_only({8}), 1e-6F}, {in});
   }
+  ValueId peg(const std::string& name, ValueId in) {
+    return graph.add(name, ops::Peg{shape_only({8, 1, 3, 3}), shape_only({8})}, {in});
+  }
   ValueId pool(const std::string& name, ValueId in) {
     return graph.add(name, ops::Pool{ops::Pool::Kind::kMean, 8}, {in});
   }
-  std::string normed(ValueId output, int64_t widest = 8, bool into_pool = true) {
+  std::string normed(ValueId output, int64_t widest = 8, bool into_pool = true, bool into_peg = true) {
     graph.set_output("output", output);
-    return text(fuse_norms(graph, widest, into_pool));
+    return text(fuse_norms(graph, widest, into_pool, into_peg));
   }
   std::string fused(ValueId output) {
     graph.set_output("output", output);
@@ -153,6 +159,22 @@ TEST(FuseNorms, IntoEveryReaderButKeptForOthers) {
   EXPECT_EQ(d.normed(d.pool("p", p)), "x() n(x) p+norm(x)");
 }
 
+// A Peg takes what the Linear is too wide for.
+TEST(FuseNorms, IntoPeg) {
+  Builder b;
+  const ValueId p = b.peg("p", b.x);
+  EXPECT_EQ(b.normed(b.add("a", p, b.linear("l", b.norm("n", p))), 7), "x() p+norm(x) l(p') a(p l)");
+  Builder c;
+  const ValueId q = c.peg("p", c.x);
+  EXPECT_EQ(c.normed(c.add("a", q, c.linear("l", c.norm("n", q)))), "x() p(x) l+norm(p) a(p l)");
+  Builder d;
+  const ValueId r = d.peg("p", d.x);
+  const ValueId l = d.linear("l", d.norm("n", r));
+  EXPECT_EQ(d.normed(d.add("a", l, d.linear("k", d.norm("m", r))), 7), "x() p+norm(x) l(p') m(p) k(m) a(l k)");
+  Builder e;
+  EXPECT_EQ(e.normed(e.linear("l", e.norm("n", e.peg("p", e.x))), 7, true, false), "x() p(x) n(p) l(n)");
+}
+
 // norm(norm(x)): a Linear has room for one.
 TEST(FuseNorms, OneNormEach) {
   Builder b;
@@ -175,7 +197,7 @@ TEST(Fusion, ChangesNoValueOfRandomGraphs) {
   for (int round = 0; round < 200; ++round) {
     SCOPED_TRACE(round);
     const Graph graph = random_graph(random);
-    const Graph fused = fuse_norms(fuse(graph), 24, true);
+    const Graph fused = fuse_norms(fuse(graph), pick(random, 0, 24), true, true);
     swallowed += graph.value_count() - fused.value_count();
     const std::vector<ImageSize> sizes = random_sizes(random);
     std::vector<Tensor> pixels;

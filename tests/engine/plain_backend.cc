@@ -105,7 +105,7 @@ class PlainBackend final : public Backend {
   }
 
   Kernel bind(const ops::Peg& op) const override {
-    return kernel(op.width(), [op](const Call& call, double* y) {
+    Kernel result = kernel(op.width(), [op](const Call& call, double* y) {
       const int64_t width = op.width();
       const int64_t k = op.kernel();
       const float* x = floats(call.inputs[0]);
@@ -126,6 +126,14 @@ class PlainBackend final : public Backend {
         }
       }
     });
+    if (!op.norm) return result;
+    result.run = [op, peg = result.run](const Call& call) {
+      peg(call);
+      const std::vector<double> rows = normalised(op.norm, floats(call.output), call.rows, op.width());
+      std::transform(rows.begin(), rows.end(), reinterpret_cast<float*>(call.second_output),
+                     [](double x) { return static_cast<float>(x); });
+    };
+    return result;
   }
 
   Kernel bind(const ops::LayerNorm& op) const override {

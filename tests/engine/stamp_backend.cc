@@ -89,6 +89,11 @@ class StampBackend final : public Backend {
       const Value& value = graph_.value(node.output);
       std::fill_n(reinterpret_cast<float*>(call.output), row_count(value.rows, call.layout) * value.width,
                   stamp(node.output));
+      if (node.second >= 0) {
+        std::fill_n(reinterpret_cast<float*>(call.second_output), row_count(value.rows, call.layout) * value.width,
+                    stamp(node.second));
+        expect(node, node.output, call.output, call.layout);
+      }
       const auto used = static_cast<size_t>(workspace(call.layout));
       if (std::count(scratch, scratch + used, kRubbish) != static_cast<int64_t>(used)) {
         throw Error("{}: its output lies in its workspace", node.name);

@@ -5,9 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
 #include <thread>
 
+#include "engine/fusion.h"
 #include "engine/runner.h"
 #include "tests/engine/comparison.h"
 #include "tests/engine/error_text.h"
@@ -254,6 +255,54 @@ TEST(CudaBackendFusion, LeavesFiveKernelsABlock) {
   std::printf("%lld blocks, %lld PEGs: %lld kernels\n", static_cast<long long>(config.depth),
               static_cast<long long>(pegs), static_cast<long long>(kernels));
   EXPECT_EQ(kernels, 1 + 5 * config.depth + pegs + 2);  // patch embedding; pool with the last norm, head
+}
+
+/// CPVT-GAP of two blocks with random weights, a PEG between them.
+Graph wide_graph(int64_t width, int64_t heads) {
+  Random random(3);
+  const auto matrix = [&](int64_t rows, int64_t columns) {
+    return random_tensor(random, {rows, columns}, 1 / std::sqrt(static_cast<float>(columns)));
+  };
+  const auto vector = [&](int64_t size) { return random_tensor(random, {size}, 0.5F); };
+  Graph g;
+  ValueId x = g.add("embed", ops::PatchEmbed{random_tensor(random, {width, 3, 8, 8}, 0.1F), vector(width), {}});
+  const auto norm = [&](ValueId in) {
+    return g.add("norm", ops::LayerNorm{vector(width), vector(width), 1e-6F}, {in});
+  };
+  const auto linear = [&](int64_t out, int64_t in, ValueId value) {
+    return g.add("linear", ops::Linear{matrix(out, in), vector(out)}, {value});
+  };
+  for (int block = 0; block < 2; ++block) {
+    ValueId y = linear(3 * width, width, norm(x));
+    y = g.add("attention", ops::Attention{heads, width / heads, 1 / std::sqrt(static_cast<float>(width / heads))}, {y});
+    x = g.add("add", ops::Add{width}, {x, linear(width, width, y)});
+    y = g.add("gelu", ops::Gelu{2 * width}, {linear(2 * width, width, norm(x))});
+    x = g.add("add", ops::Add{width}, {x, linear(width, 2 * width, y)});
+    if (block == 0) x = g.add("peg", ops::Peg{random_tensor(random, {width, 1, 3, 3}, 0.3F), vector(width)}, {x});
+  }
+  g.set_output("features", x = norm(x));
+  x = g.add("pool", ops::Pool{ops::Pool::Kind::kMean, width}, {x});
+  g.set_output("logits", linear(10, width, x));
+  return fuse(g);
+}
+
+// Above 384 columns LayerNorms are kernels of their own, but for the one that a PEG does in passing.
+TEST_P(CudaBackend, WideRowsAgreeWithTheCpu) {
+  const Graph graph = wide_graph(416, 13);
+  Random random(4);
+  const Tensor pixels = random_tensor(random, {3, 41, 60}, 1);
+  const ImageView image = view(pixels);
+  Runner cpu(std::make_shared<const Executable>(graph, make_cpu_backend(1)));
+  Runner cuda(std::make_shared<const Executable>(graph, backend(GetParam().dtype)));
+  cpu.run({&image, 1}, kLogits);
+  cuda.run({&image, 1}, kLogits);
+  const double error = relative_error(cuda.output("logits"), cpu.output("logits"));
+  std::printf("%s: error %.1e\n", GetParam().dtype, error);
+  EXPECT_LE(error, GetParam().logits);
+
+  const std::vector<ImageSize> sizes{image.size};
+  const std::vector<bool>& needed = cuda.plan(sizes, kLogits).needed;
+  EXPECT_EQ(std::count(needed.begin(), needed.end(), true), 1 + 7 + 1 + 6 + 2);
 }
 
 }  // namespace
