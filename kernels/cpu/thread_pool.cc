@@ -1,5 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <utility>
+
 #include "base/thread.h"
 #include "kernels/cpu/openmp.h"
 
@@ -46,7 +48,13 @@ void ThreadPool::end_workers() {
 }
 
 void ThreadPool::drain(int thread) {
-  for (int64_t item = next_++; item < items_; item = next_++) (*body_)(item, thread);
+  try {
+    for (int64_t item = next_++; item < items_; item = next_++) (*body_)(item, thread);
+  } catch (...) {
+    next_ = items_;  // what has not begun is given up
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+  }
 }
 
 /// Waits until there is a loop after `seen` and enters it. False where the pool ends; `seen` becomes the loop's number.
@@ -105,6 +113,7 @@ void ThreadPool::run(int64_t items, const std::function<void(int64_t, int)>& bod
       std::this_thread::yield();
     }
   }
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 }  // namespace cpvt::cpu

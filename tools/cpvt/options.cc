@@ -130,7 +130,7 @@ void add_geometry_flags(CLI::App& app, Options& options) {
 }
 
 void add_images_argument(CLI::App& app, std::vector<std::string>& images) {
-  // The words themselves: CLI11's vectors would make a list of a file named "[a,b]", and none of one named "{}".
+  // The words themselves: CLI11's vectors would make none of a file named "{}".
   const auto take = [&images](const CLI::results_t& words) {
     images = words;
     const auto times = std::count(images.begin(), images.end(), "-");
@@ -140,7 +140,7 @@ void add_images_argument(CLI::App& app, std::vector<std::string>& images) {
   app.add_option("IMAGE", take, "JPEG, PNG or WebP pictures; - for standard input")
       ->required()
       ->expected(1, CLI::detail::expected_max_vector_size)
-      ->allow_extra_args(false)
+      ->allow_extra_args()
       ->type_name("");
 }
 

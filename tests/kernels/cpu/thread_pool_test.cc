@@ -108,5 +108,20 @@ TEST(ThreadPool, AThreadThatTheSystemHasNotIsAnError) {
       testing::ExitedWithCode(7), "cannot start thread [2-4] of 9: Resource temporarily unavailable");
 }
 
+TEST(ThreadPool, WhatABodyThrowsComesOutAndThePoolGoesOn) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      const auto body = [&](int64_t item, int /*thread*/) {
+        if (item % 7 == round % 7) throw std::bad_alloc();
+      };
+      EXPECT_THROW(pool.run(64, body), std::bad_alloc);
+      std::atomic<int> done{0};
+      pool.run(64, [&](int64_t, int) { ++done; });
+      EXPECT_EQ(done, 64);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace cpvt::cpu
