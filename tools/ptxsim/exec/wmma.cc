@@ -1,4 +1,5 @@
 #include <cstring>
+#include <type_traits>
 
 #include "tools/ptxsim/exec/fragments.h"
 #include "tools/ptxsim/exec/lanewise.h"
@@ -100,25 +101,41 @@ constexpr int kRegisters = 3;  // of the fragment
 constexpr int kGiven = 4;      // as many in the instruction
 constexpr int kPerRegister = 5;
 
-/// Where element e of a lane's register lies: along k (or, of C, a row of the product), and across.
+/// Where element e of lane 0's register lies: along k (or, of C, a row of the product), and across. Lane l's lies l / 4
+/// further across, and l % 4 steps of lane_step() further along.
 struct Place {
   uint32_t across, along;
 };
 
 Place place_of(Matrix matrix, uint32_t n_tiles, uint32_t groups, uint32_t tile_registers, uint32_t per_register,
-               uint32_t i, uint32_t e, uint32_t lane) {
+               uint32_t i, uint32_t e) {
   const uint32_t tile = i / tile_registers, in_tile = i % tile_registers;
   switch (matrix) {
     case Matrix::kA:
-      return {16 * tile + 8 * (in_tile % groups) + lane / 4,
-              4 * per_register * (in_tile / groups) + per_register * (lane % 4) + e};
+      return {16 * tile + 8 * (in_tile % groups), 4 * per_register * (in_tile / groups) + e};
     case Matrix::kB:
-      return {8 * tile + lane / 4, 4 * per_register * in_tile + per_register * (lane % 4) + e};
+      return {8 * tile, 4 * per_register * in_tile + e};
     default: {
       const uint32_t element = in_tile * per_register + e;
-      return {16 * (tile / n_tiles) + 8 * (element / 2) + lane / 4,
-              8 * (tile % n_tiles) + 2 * (lane % 4) + element % 2};
+      return {16 * (tile / n_tiles) + 8 * (element / 2), 8 * (tile % n_tiles) + element % 2};
     }
+  }
+}
+
+uint32_t lane_step(Matrix matrix, uint32_t per_register) { return matrix == Matrix::kC ? 2 : per_register; }
+
+/// f(size) for a size known to the compiler, so that each lane's copy is a single move.
+template <class F>
+void with_size(uint32_t bytes, F f) {
+  switch (bytes) {
+    case 1:
+      return f(std::integral_constant<size_t, 1>());
+    case 2:
+      return f(std::integral_constant<size_t, 2>());
+    case 4:
+      return f(std::integral_constant<size_t, 4>());
+    default:
+      return f(std::integral_constant<size_t, 8>());
   }
 }
 
@@ -135,37 +152,42 @@ void access(Warp& w, const Instruction& in, Mask m) {
   // Once a register where its elements are neighbours.
   const uint32_t pieces = along ? 1 : per_register, bytes = register_bytes / pieces,
                  bits = 8 * register_bytes / per_register;
-  alignas(64) uint64_t start[kLanes], address[kLanes];
+  alignas(64) uint64_t start[kLanes], address[kLanes], own[kLanes];
   form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, start);
   const auto* stride = w.lanes<uint32_t>(in.slots[1]);
+  const auto element_at = [&](uint64_t across, uint64_t along_it, uint32_t l) {
+    return along ? across * stride[l] + along_it : along_it * stride[l] + across;
+  };
+  for (uint32_t l = 0; l < kLanes; ++l) own[l] = element_at(l / 4, lane_step(matrix, per_register) * (l % 4), l);
   const Slot* slots = in.slots + 2;
   for (uint32_t i = 0; i < registers; ++i) {
     auto* const lanes = w.lanes<std::byte>(slots[i]);
     for (uint32_t e = 0; e < pieces; ++e) {
+      const Place p = place_of(matrix, n_tiles, groups, tile_registers, per_register, i, e);
       for (uint32_t l = 0; l < kLanes; ++l) {
-        const Place p = place_of(matrix, n_tiles, groups, tile_registers, per_register, i, e, l);
-        const uint64_t element =
-            along ? uint64_t{p.across} * stride[l] + p.along : uint64_t{p.along} * stride[l] + p.across;
-        address[l] = start[l] + element * bits / 8;
+        address[l] = start[l] + (own[l] + element_at(p.across, p.along, l)) * bits / 8;
       }
       alignas(64) std::byte value[kLanes * 8];
+      std::byte* const piece = lanes + size_t{e} * bytes;
       if (stores) {
-        for (size_t l = 0; l < kLanes; ++l) {
-          std::memcpy(value + l * bytes, lanes + l * register_bytes + size_t{e} * bytes, bytes);
-        }
+        with_size(bytes, [&](auto size) {
+          for (size_t l = 0; l < kLanes; ++l) std::memcpy(value + l * size, piece + l * register_bytes, size);
+        });
       }
       Located at;
       if (!locate(w, in, m, address, in.memory.space, bytes, bytes, stores ? Access::Kind::kStore : Access::Kind::kLoad,
                   false, stores ? value : nullptr, at)) {
         return;
       }
-      each_lane(m, [&](int lane) {
-        const auto l = static_cast<size_t>(lane);
-        if (stores) {
-          std::memcpy(at.pointer[l], value + l * bytes, bytes);
-        } else {
-          std::memcpy(lanes + l * register_bytes + size_t{e} * bytes, at.pointer[l], bytes);
-        }
+      with_size(bytes, [&](auto size) {
+        each_lane(m, [&](int lane) {
+          const auto l = static_cast<size_t>(lane);
+          if (stores) {
+            std::memcpy(at.pointer[l], value + l * size, size);
+          } else {
+            std::memcpy(piece + l * register_bytes, at.pointer[l], size);
+          }
+        });
       });
     }
   }
