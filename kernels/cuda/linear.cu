@@ -84,29 +84,12 @@ __device__ void load_floats(const float* from, int count, float (&v)[kCount]) {
   }
 }
 
-/// Two numbers rounded as from_float does it, in a third of the instructions: conversion and saturation of both at
-/// once.
-__device__ uint32_t round2(float low, float high, half) {
-  const __half2 largest = __float2half2_rn(65504.0F);
-  const __half2 pair = __hmax2_nan(__hmin2_nan(__floats2half2_rn(low, high), largest), __hneg2(largest));
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof(bits));
-  return bits;
-}
-__device__ uint32_t round2(float low, float high, bfloat16) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof(bits));
-  return bits;
-}
-
 template <class T>
 __device__ uint4 pack(const float (&v)[kChunkNumbers<T>]) {
   if constexpr (sizeof(T) == 4) {
     return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
   } else {
-    return make_uint4(round2(v[0], v[1], T()), round2(v[2], v[3], T()), round2(v[4], v[5], T()),
-                      round2(v[6], v[7], T()));
+    return make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7]));
   }
 }
 

@@ -4,9 +4,10 @@
 
 namespace cpvt::cuda {
 
-/// y = scale * activation(norm(x) W^T + b) + residual. In every launcher's arguments pointers are device memory, matrices
-/// have rows that begin at multiples of kRowAlignment bytes, strides are in elements, and a launcher returns a
-/// cudaError_t. A row of y depends on that row of x and of the residual alone, bit for bit.
+/// y = scale * activation(norm(x) W^T + b) + residual. In every launcher's arguments pointers are device memory,
+/// matrices have rows that begin at multiples of kRowAlignment bytes, as do bias, gamma and beta, strides are in
+/// elements, and a launcher returns a cudaError_t. A row of y depends on that row of x and of the residual alone, bit
+/// for bit.
 struct LinearArgs {
   DType dtype;
   const void* x;  // [rows, k]

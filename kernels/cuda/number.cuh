@@ -26,10 +26,8 @@ __device__ inline float from_float<float>(float v) {
 }
 template <>
 __device__ inline half from_float<half>(float v) {
-  // Written so that a NaN, which compares false, passes through: fminf would turn it into 65504.
-  v = v > 65504.0F ? 65504.0F : v;
-  v = v < -65504.0F ? -65504.0F : v;
-  return __float2half_rn(v);
+  const half largest = __float2half_rn(65504.0F);
+  return __hmax_nan(__hmin_nan(__float2half_rn(v), largest), __hneg(largest));
 }
 template <>
 __device__ inline bfloat16 from_float<bfloat16>(float v) {
@@ -38,14 +36,21 @@ __device__ inline bfloat16 from_float<bfloat16>(float v) {
 
 /// Two neighbours as tensor-core fragments and 4-byte stores want them, the first in the low half.
 template <class T>
-__device__ inline uint32_t pack2(float low, float high) {
-  static_assert(sizeof(T) == 2);
-  const T a = from_float<T>(low);
-  const T b = from_float<T>(high);
-  uint16_t bits[2];
-  memcpy(&bits[0], &a, 2);
-  memcpy(&bits[1], &b, 2);
-  return static_cast<uint32_t>(bits[0]) | static_cast<uint32_t>(bits[1]) << 16;
+__device__ uint32_t pack2(float low, float high);
+template <>
+__device__ inline uint32_t pack2<half>(float low, float high) {
+  const __half2 largest = __float2half2_rn(65504.0F);
+  const __half2 pair = __hmax2_nan(__hmin2_nan(__floats2half2_rn(low, high), largest), __hneg2(largest));
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof(bits));
+  return bits;
+}
+template <>
+__device__ inline uint32_t pack2<bfloat16>(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof(bits));
+  return bits;
 }
 
 /// 16 bytes, the unit of every vector access.

@@ -1,7 +1,8 @@
 #pragma once
 
-// What every CUDA operator's test needs: device memory, matrices with canaries in the three dtypes, and bounds. The plain
-// references compute in double from the values as they were stored, so that only the kernel's own rounding is measured.
+// What every CUDA operator's test needs: device memory, matrices with canaries in the three dtypes, and bounds. The
+// plain references compute in double from the values as they were stored, so that only the kernel's own rounding is
+// measured.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -23,9 +24,7 @@ using cpu::testing::rows_of;
 
 inline const std::vector<DType> kDTypes = {DType::kF32, DType::kF16, DType::kBF16};
 
-inline const char* name(DType dtype) {
-  return dtype == DType::kF32 ? "fp32" : dtype == DType::kF16 ? "fp16" : "bf16";
-}
+inline const char* name(DType dtype) { return dtype == DType::kF32 ? "fp32" : dtype == DType::kF16 ? "fp16" : "bf16"; }
 
 /// Half a unit in the last place of 1: the relative error of one rounding to dtype.
 inline double epsilon(DType dtype) {
@@ -106,8 +105,12 @@ class DeviceMatrix {
   }
 
   DeviceMatrix(DType dtype, int64_t rows, int64_t width, int64_t slack, const std::vector<float>& values)
-      : dtype_(dtype), rows_(rows), width_(width),
-        stride_(row_stride(width, dtype) + slack * row_stride(1, dtype)), storage_(fill(values)), device_(storage_) {
+      : dtype_(dtype),
+        rows_(rows),
+        width_(width),
+        stride_(row_stride(width, dtype) + slack * row_stride(1, dtype)),
+        storage_(fill(values)),
+        device_(storage_) {
     refresh();
   }
 
