@@ -256,7 +256,6 @@ struct Memory {
 /// One block: a tile of rows, and `tiles` tiles of columns one after the other, the flow of lines never stopping.
 template <class Product, int kStages, bool kNormalise>
 __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs args, int32_t tiles) {
-  ptx::follow_earlier_kernels();
   using T = typename Product::T;
   using M = Memory<Product, kStages, kNormalise>;
   constexpr int kRows = Product::kRows;
@@ -276,6 +275,30 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
 
   const int whole_pitch = lines * kLine;
   char* const ring = shared + (kNormalise ? kRows * whole_pitch : 0);
+  struct Place {
+    int tile, line, stage;
+  };
+  auto after = [&](Place p) {
+    const bool last = p.line + 1 == lines;
+    return Place{p.tile + (last ? 1 : 0), last ? 0 : p.line + 1, p.stage + 1 == kStages ? 0 : p.stage + 1};
+  };
+  auto fetch_weights = [&](const Place& p) {
+    if (p.tile >= last_tile) return;
+    const int64_t w_row = static_cast<int64_t>(p.tile) * kColumns;
+    gemm::load_lines<kColumns, kThreads>(ring + p.stage * M::kStageBytes + M::kXBytes, kLine,
+                                         static_cast<const T*>(args.weight) + w_row * w_stride, w_stride,
+                                         args.n - w_row, p.line * kLineNumbers<T>, args.k, typename Product::WKey());
+  };
+  auto fetch_rows = [&](const Place& p) {
+    if (kNormalise || p.tile >= last_tile) return;
+    gemm::load_lines<kRows, kThreads>(ring + p.stage * M::kStageBytes, kLine, x, args.x_stride, args.rows - first_row,
+                                      p.line * kLineNumbers<T>, args.k, typename Product::XKey());
+  };
+  const Place first{first_tile, 0, 0};
+  Place fetched = first;
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage, fetched = after(fetched)) fetch_weights(fetched);
+  ptx::follow_earlier_kernels();  // only now: weights are there before any kernel has run
   if constexpr (kNormalise) {
     for (int line = 0; line < lines; ++line) {
       gemm::load_lines<kRows, kThreads>(shared + line * kLine, whole_pitch, x, args.x_stride, args.rows - first_row,
@@ -283,32 +306,12 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
     }
     ptx::cp_async_commit();
   }
-
-  int fetch_tile = first_tile;
-  int fetch_line = 0;
-  int fetch_stage = 0;
-  auto fetch = [&] {
-    if (fetch_tile < last_tile) {
-      char* const stage = ring + fetch_stage * M::kStageBytes;
-      const int column = fetch_line * kLineNumbers<T>;
-      if constexpr (!kNormalise) {
-        gemm::load_lines<kRows, kThreads>(stage, kLine, x, args.x_stride, args.rows - first_row, column, args.k,
-                                          typename Product::XKey());
-      }
-      const int64_t w_row = static_cast<int64_t>(fetch_tile) * kColumns;
-      gemm::load_lines<kColumns, kThreads>(stage + M::kXBytes, kLine,
-                                           static_cast<const T*>(args.weight) + w_row * w_stride, w_stride,
-                                           args.n - w_row, column, args.k, typename Product::WKey());
-      fetch_stage = fetch_stage + 1 == kStages ? 0 : fetch_stage + 1;
-      if (++fetch_line == lines) {
-        fetch_line = 0;
-        ++fetch_tile;
-      }
-    }
-    ptx::cp_async_commit();
-  };
+  fetched = first;
 #pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) fetch();
+  for (int stage = 0; stage < kStages - 1; ++stage, fetched = after(fetched)) {
+    fetch_rows(fetched);
+    ptx::cp_async_commit();
+  }
 
   if constexpr (kNormalise) {
     ptx::cp_async_wait<kStages - 1>();
@@ -322,7 +325,10 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
     for (int line = 0; line < lines; ++line) {
       ptx::cp_async_wait<kStages - 2>();
       __syncthreads();  // this stage has arrived, and everybody is done with the one before, which is filled next
-      fetch();
+      fetch_rows(fetched);
+      fetch_weights(fetched);
+      ptx::cp_async_commit();
+      fetched = after(fetched);
       const char* const stage = ring + stage_index * M::kStageBytes;
       if constexpr (kNormalise) {
         product.step(shared + line * kLine, whole_pitch, stage);

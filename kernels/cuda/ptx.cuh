@@ -7,9 +7,10 @@
 /// The machine's instructions that C++ has no name for, one function each. All need sm_80.
 namespace cpvt::cuda::ptx {
 
-/// What a kernel does first. It lets the next kernel's blocks take the room that this one's leave, and waits for the
-/// kernels before to end: whose launch and first steps then cost no time of their own (programmatic dependent launch;
-/// launch.cuh asks for it). No activation is read or written before. Needs sm_90; earlier machines launch in order.
+/// What a kernel does first, or after fetching weights. It lets the next kernel's blocks take the room that this one's
+/// leave, and waits for the kernels before to end: whose launch and first steps then cost no time of their own
+/// (programmatic dependent launch; launch.cuh asks for it). No activation is read or written before. Needs sm_90;
+/// earlier machines launch in order.
 __device__ inline void follow_earlier_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
