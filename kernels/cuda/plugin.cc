@@ -119,6 +119,10 @@ constexpr Plugin kPlugin{
     .gelu = gelu,
     .attention = attention,
     .pool = pool,
+    .open_cublaslt = open_cublaslt,
+    .make_cublaslt = make_cublaslt,
+    .destroy_cublaslt = destroy_cublaslt,
+    .linear_cublaslt = linear_cublaslt,
 };
 
 }  // namespace

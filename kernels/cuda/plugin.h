@@ -6,6 +6,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/layernorm.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/linear_cublaslt.h"
 #include "kernels/cuda/patch_embed.h"
 #include "kernels/cuda/peg.h"
 #include "kernels/cuda/pool.h"
@@ -14,7 +15,7 @@
 /// the library to be started.
 namespace cpvt::cuda {
 
-constexpr uint32_t kPluginVersion = 1;  // of everything that this header includes
+constexpr uint32_t kPluginVersion = 2;  // of everything that this header includes
 constexpr const char* kPluginEntry = "cpvt_cuda_plugin";
 
 struct DeviceInfo {
@@ -63,6 +64,12 @@ struct Plugin {
   int (*gelu)(const GeluArgs& args, void* stream);
   int (*attention)(const AttentionArgs& args, void* stream);
   int (*pool)(const PoolArgs& args, void* stream);
+
+  /// linear_cublaslt.h.
+  const char* (*open_cublaslt)();
+  int (*make_cublaslt)(void** cublaslt);
+  int (*destroy_cublaslt)(void* cublaslt);
+  int (*linear_cublaslt)(void* cublaslt, const CublasLtLinearArgs& args, void* stream);
 };
 
 }  // namespace cpvt::cuda
