@@ -49,7 +49,12 @@ class Memory {
 /// are launched from it: sizes that come once do not pay for one.
 class CudaStream final : public Stream {
  public:
-  CudaStream(const Plugin& plugin, DType dtype) : plugin_(plugin), dtype_(dtype) {
+  CudaStream(const Plugin& plugin, DType dtype, Gemm gemm) : plugin_(plugin), dtype_(dtype) {
+    if (gemm == Gemm::kCublasLt) {
+      void* made = nullptr;
+      check(plugin.make_cublaslt(&made), "starting cuBLASLt");
+      cublaslt_ = {made, plugin.destroy_cublaslt};
+    }
     check(plugin.make_stream(&stream_), "making a stream");
   }
   ~CudaStream() override { plugin_.destroy_stream(stream_); }
@@ -57,6 +62,7 @@ class CudaStream final : public Stream {
   CudaStream& operator=(const CudaStream&) = delete;
 
   void* get() const { return stream_; }
+  void* cublaslt() const { return cublaslt_.get(); }
   void check(int error, const char* what) const { check_cuda(plugin_, error, what); }
 
   std::byte* arena(size_t bytes) override {
@@ -155,6 +161,7 @@ class CudaStream final : public Stream {
 
   const Plugin& plugin_;
   DType dtype_;
+  std::unique_ptr<void, int (*)(void*)> cublaslt_{nullptr, nullptr};
   void* stream_ = nullptr;
   std::unique_ptr<Memory> arena_;
   size_t arena_bytes_ = 0;
@@ -230,15 +237,19 @@ void pack_pixels(std::span<const ImageView> images, const std::vector<cuda::Patc
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(CudaRuntime runtime, DType dtype)
+  CudaBackend(CudaRuntime runtime, DType dtype, Gemm gemm)
       : plugin_(open_cuda_plugin(runtime)),
         dtype_(dtype),
+        gemm_(gemm),
         attention_table_(list_table<cuda::AttentionTile>(
             [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })),
         grid_table_(list_table<TokenGrid>([](const TokenLayout& layout) { return layout.images; })) {
     check_cuda(plugin_, plugin_.describe(&info_), "reading the device's properties");
     if (info_.major < 8) {
       throw Error("cuda: {} has compute capability {}.{}, expected 8.0 or more", info_.name, info_.major, info_.minor);
+    }
+    if (gemm == Gemm::kCublasLt) {
+      if (const char* problem = plugin_.open_cublaslt()) throw Error("gemm cublaslt: {}", problem);
     }
   }
 
@@ -250,12 +261,12 @@ class CudaBackend final : public Backend {
     return bytes;
   }
 
-  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CudaStream>(plugin_, dtype_); }
+  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CudaStream>(plugin_, dtype_, gemm_); }
 
   GraphForm form() const override {
     // Normalising in the Linear costs every block of columns the statistics of its rows; above 384 columns a LayerNorm
-    // of its own, which reads and writes once more, is less.
-    return {.widest_normalised_linear = 384,
+    // of its own, which reads and writes once more, is less. cuBLASLt has none.
+    return {.widest_normalised_linear = gemm_ == Gemm::kOwn ? 384 : 0,
             .normalised_pool = true,
             .normalised_peg = true,
             .residual_scale = dtype_ == DType::kF16 ? 0x1p-4F : 1.0F};
@@ -418,6 +429,7 @@ class CudaBackend final : public Backend {
   }
 
   Kernel bind(const ops::Linear& op) const override {
+    if (gemm_ == Gemm::kCublasLt) return bind_cublaslt(op);
     Kernel kernel;
     cuda::LinearArgs args{};
     args.dtype = dtype_;
@@ -518,6 +530,37 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  Kernel bind_cublaslt(const ops::Linear& op) const {
+    const bool gelu = op.activation == ops::Activation::kGelu;
+    if (gelu && (op.residual || op.scale != 1)) {
+      throw Error("cuda: with cuBLASLt a GELU that is scaled or added to is not supported");
+    }
+    std::vector<float> bias(op.bias.data.get(), op.bias.data.get() + op.bias.size());
+    for (float& b : bias) b *= op.scale;
+    Kernel kernel;
+    cuda::CublasLtLinearArgs args{};
+    args.dtype = dtype_;
+    args.x_stride = stride(op.in());
+    args.weight = matrix(kernel, op.weight.data.get(), op.out(), op.in());
+    args.bias = matrix(kernel, bias.data(), 1, op.out(), "bias");
+    args.gelu = gelu;
+    args.scale = op.scale;
+    args.residual_stride = args.y_stride = stride(op.out());
+    args.n = op.out();
+    args.k = op.in();
+    kernel.workspace_bytes = [](const auto&, const auto&) { return size_t{cuda::kCublasLtWorkspaceBytes}; };
+    kernel.run = [this, args, residual = op.residual](const Call& call) {
+      cuda::CublasLtLinearArgs a = args;
+      a.x = call.inputs[0];
+      a.residual = residual ? call.inputs[1] : nullptr;
+      a.y = call.output;
+      a.rows = call.rows;
+      a.workspace = call.workspace;
+      launched(plugin_.linear_cublaslt(stream(call).cublaslt(), a, stream(call).get()), "linear by cuBLASLt");
+    };
+    return kernel;
+  }
+
   int64_t stride(int64_t width) const { return cuda::row_stride(width, dtype_); }
 
   void launched(int error, const char* kernel) const { check_cuda(plugin_, error, kernel); }
@@ -541,11 +584,12 @@ class CudaBackend final : public Backend {
   }
 
   /// Weights in the storage dtype, rows as kernels want them. Throws Error for what fp16 cannot hold.
-  const void* matrix(Kernel& kernel, const float* values, int64_t rows, int64_t columns) const {
+  const void* matrix(Kernel& kernel, const float* values, int64_t rows, int64_t columns,
+                     const char* what = "weight") const {
     if (dtype_ == DType::kF16) {
       const float* large = std::find_if(values, values + rows * columns, [](float v) { return std::abs(v) >= 65520; });
       if (large != values + rows * columns) {
-        throw Error("weight [{}, {}] is {}: fp16 ends at 65504, bf16 would hold it", (large - values) / columns,
+        throw Error("{} [{}, {}] is {}: fp16 ends at 65504, bf16 would hold it", what, (large - values) / columns,
                     (large - values) % columns, *large);
       }
     }
@@ -559,6 +603,7 @@ class CudaBackend final : public Backend {
 
   const Plugin& plugin_;
   DType dtype_;
+  Gemm gemm_;
   cuda::DeviceInfo info_;
   std::shared_ptr<const GeometryTable> attention_table_;
   std::shared_ptr<const GeometryTable> grid_table_;
@@ -573,8 +618,8 @@ DType dtype_named(const std::string& name) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype) {
-  return std::make_unique<CudaBackend>(runtime, dtype_named(dtype));
+std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype, Gemm gemm) {
+  return std::make_unique<CudaBackend>(runtime, dtype_named(dtype), gemm);
 }
 
 }  // namespace cpvt
