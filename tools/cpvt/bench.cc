@@ -91,6 +91,7 @@ int bench(const BenchOptions& options) {
     print_json({{"model", options.model.string()},
                 {"device", session.device},
                 {"dtype", session.dtype},
+                {"gemm", options.gemm},
                 {"threads", session.threads},
                 {"size", {size.height, size.width}},
                 {"batch", batch},
@@ -108,8 +109,9 @@ int bench(const BenchOptions& options) {
                 {"gflop_per_second", gflop_per_second}});
     return kDone;
   }
-  print_line(fmt::format("{} pixels, batch {}, {} {}, {} threads, {} repetitions", size_text(size), batch,
-                         session.device, session.dtype, session.threads, times.size()));
+  print_line(fmt::format("{} pixels, batch {}, {} {}{}, {} threads, {} repetitions", size_text(size), batch,
+                         session.device, session.dtype, options.gemm == "own" ? "" : " " + options.gemm,
+                         session.threads, times.size()));
   print_line(fmt::format("median {:.3f} ms  (quartiles {:.3f} to {:.3f}, all {:.3f} to {:.3f})", median, lower, upper,
                          times.front(), times.back()));
   print_line(fmt::format("{:.1f} images/s  {:.1f} GFLOP/s", images_per_second, gflop_per_second));

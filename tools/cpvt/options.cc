@@ -112,6 +112,10 @@ void add_device_flags(CLI::App& app, Options& options) {
              "Where to compute (default: auto)", one_of({"cpu", "cuda", "sim", "auto"}));
   add_parsed(app, "--dtype", options.dtype, "fp32|bf16|fp16|int8", "fp32, bf16, fp16 or int8",
              "What to compute in (default: fp32)", one_of({"fp32", "bf16", "fp16", "int8"}));
+  add_parsed(app, "--gemm", options.gemm, "own|cublaslt", "own or cublaslt",
+             "On device cuda, whose products: this program's own, or NVIDIA's library's, whose last bits depend on the "
+             "batch (default: own)",
+             one_of({"own", "cublaslt"}));
   add_number(app, "--threads", options.threads, 1, "Threads to use (default: as many as the process may)", 1024);
   add_parsed(app, "--memory-limit", options.memory_limit, "BYTES[K|M|G]",
              "a number of bytes from 1, with K, M or G for units of 1024, 1024^2 or 1024^3",

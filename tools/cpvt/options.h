@@ -36,6 +36,7 @@ struct Options {
   // add_device_flags
   std::string device = "auto";
   std::string dtype = "fp32";
+  std::string gemm = "own";
   int threads = 0;          // 0: as many as this process may use
   size_t memory_limit = 0;  // bytes; 0: what the device has free
   int seed = 0;
@@ -54,7 +55,7 @@ struct Options {
 
 /// MODEL, --config, -v, -q.
 void add_model_flags(CLI::App& app, Options& options);
-/// --device, --dtype, --threads, --memory-limit, --seed.
+/// --device, --dtype, --gemm, --threads, --memory-limit, --seed.
 void add_device_flags(CLI::App& app, Options& options);
 /// --batch; `meaning` says what happens without it.
 void add_batch_flag(CLI::App& app, Options& options, const std::string& meaning);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 
+#include <string_view>
 #include <utility>
 
 #include "base/bytes.h"
@@ -18,18 +19,30 @@ std::unique_ptr<Backend> cpu_backend(const Options& options) {
   return make_cpu_backend(thread_count(options));
 }
 
+std::unique_ptr<Backend> cuda_backend(const Options& options) {
+  return make_cuda_backend(CudaRuntime::kReal, options.dtype, options.gemm == "own" ? Gemm::kOwn : Gemm::kCublasLt);
+}
+
+/// --gemm chooses among what device cuda alone has.
+void check_gemm(const Options& options, std::string_view device) {
+  if (options.gemm == "own") return;
+  throw Error("gemm {}: expected device cuda, found {}", options.gemm, device);
+}
+
 /// The device that the flags name and what it is called; auto: CUDA where there is a usable device, else the CPU.
 std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& options, Messages& messages) {
+  if (options.device == "cpu" || options.device == "sim") check_gemm(options, options.device);
   if (options.device == "sim") return {"sim", make_cuda_backend(CudaRuntime::kSimulator, options.dtype)};
-  if (options.device == "cuda") return {"cuda", make_cuda_backend(CudaRuntime::kReal, options.dtype)};
+  if (options.device == "cuda") return {"cuda", cuda_backend(options)};
   if (options.device == "cpu") return {"cpu", cpu_backend(options)};
   try {
     open_cuda_plugin(CudaRuntime::kReal);
   } catch (const Error& error) {
     messages.note(fmt::format("device auto: cpu ({})", error.what()));
+    check_gemm(options, "cpu, which is what auto came to");
     return {"cpu", cpu_backend(options)};
   }
-  std::unique_ptr<Backend> backend = make_cuda_backend(CudaRuntime::kReal, options.dtype);
+  std::unique_ptr<Backend> backend = cuda_backend(options);
   messages.note("device auto: " + backend->name());
   return {"cuda", std::move(backend)};
 }
