@@ -25,16 +25,20 @@ std::shared_ptr<const Backend> backend(const std::string& dtype) {
 
 struct DTypeBound {
   const char* dtype;
-  // As in cuda_test.cc, but for bf16's logits: biases are bf16 here too, and GELU begins from what was rounded. Of the
-  // 24 goldens gap-odd-heads alone needs it.
-  double logits, features;
+  double logits, features;  // as in cuda_test.cc
 };
+
+/// The contract is not met by one golden of 24, in bf16 and with this provider alone (3.4e-2): biases are bf16 here
+/// too, and GELU begins from what was rounded. It is held to what it reaches.
+double bound_of_logits(const DTypeBound& bound, const std::string& golden) {
+  return std::string(bound.dtype) == "bf16" && golden == "gap-odd-heads" ? 4e-2 : bound.logits;
+}
 
 class CudaCublasLt : public testing::TestWithParam<DTypeBound> {};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CudaCublasLt,
                          testing::Values(DTypeBound{"fp32", 5e-5, 5e-5}, DTypeBound{"fp16", 5e-3, 5e-3},
-                                         DTypeBound{"bf16", 4e-2, 3e-2}),
+                                         DTypeBound{"bf16", 2e-2, 3e-2}),
                          [](const auto& info) { return std::string(info.param.dtype); });
 
 // Each image three times: by itself, while the stream records, and from the recording. One shape has one algorithm, so
@@ -59,7 +63,8 @@ TEST_P(CudaCublasLt, AgreesWithPyTorch) {
         const bool logits = output == "logits";
         double& worst = logits ? worst_logits : worst_features;
         worst = std::max(worst, error);
-        EXPECT_LE(error, logits ? GetParam().logits : GetParam().features) << name << ", image " << i << ": " << output;
+        EXPECT_LE(error, logits ? bound_of_logits(GetParam(), name) : GetParam().features)
+            << name << ", image " << i << ": " << output;
       }
     }
   }
