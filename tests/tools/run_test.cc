@@ -152,11 +152,42 @@ TEST_F(Run, PadNeedsAPixel) {
   EXPECT_THAT(outcome.err, HasSubstr("'input': images of 0x8 pixels: expected at least 1x1"));
 }
 
-TEST_F(Run, NotANumberPassesThroughAndStaysInItsImage) {
+TEST_F(Run, AnImageThatFailsLeavesTheOthersAnswered) {
+  const std::map<std::string, Values> input{{"input.0", noise({3, 8, 8}, 1)},
+                                            {"input.1", noise({3, 2, 8}, 2)},
+                                            {"input.2", noise({3, 12, 8}, 3)},
+                                            {"input.3", noise({3, 8, 0}, 4)}};
+  const Outcome outcome = run(input, {"--features"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(
+      lines_of(outcome.err),
+      ElementsAre(
+          testing::EndsWith("in.safetensors: input.1: image of 2x8 pixels: expected at least one patch of 4x4"),
+          testing::EndsWith("in.safetensors: input.3: image of 8x0 pixels: expected at least one patch of 4x4")));
+  const auto some = read_tensors(out);
+  const auto all = results({{"input.0", input.at("input.0")}, {"input.1", input.at("input.2")}}, {"--features"});
+  EXPECT_EQ(some.size(), 4U) << "no rows of logits that could be taken for other images";
+  EXPECT_EQ(some.at("logits.0"), all.at("logits.0"));
+  EXPECT_EQ(some.at("logits.2"), all.at("logits.1"));
+  EXPECT_EQ(some.at("features.2"), all.at("features.1"));
+}
+
+TEST_F(Run, WithoutAnAnswerThereIsNoFile) {
+  const Outcome outcome = run({{"input.0", noise({3, 2, 8})}});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("out.safetensors: not written, for want of an answer"));
+  EXPECT_THAT(scratch.names(), ElementsAre("in.safetensors", "model"));
+}
+
+TEST_F(Run, NotANumberPassesThroughStaysInItsImageAndIsSaid) {
   Values input = noise({2, 3, 8, 8});
   const auto clean = results({{"input", input}});
   input.data[0] = std::numeric_limits<float>::quiet_NaN();
-  const auto tensors = results({{"input", input}});
+  const Outcome outcome = run({{"input", input}});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, testing::EndsWith("input[0]: the network's logits are not finite: written as they came\n"));
+  EXPECT_EQ(lines_of(outcome.err).size(), 1U);
+  const auto tensors = read_tensors(out);
   EXPECT_TRUE(std::isnan(tensors.at("logits").data[0]));
   EXPECT_EQ(part(tensors.at("logits"), 1), part(clean.at("logits"), 1));
 }
@@ -225,7 +256,6 @@ INSTANTIATE_TEST_SUITE_P(
         WrongInput{{{"input", {1, 3, 3, 8}}}, "'input': images of 3x8 pixels: expected at least 4x4"},
         WrongInput{{{"input", {68'719'476'736, 3, 0, 0}}}, "'input': images of 0x0 pixels: expected at least 4x4"},
         WrongInput{{{"input", {68'719'476'736, 3, 0, 8}}}, "'input': images of 0x8 pixels: expected at least 4x4"},
-        WrongInput{{{"input.0", {3, 8, 8}}, {"input.1", {3, 2, 8}}}, "input.1: image of 2x8 pixels"},
         WrongInput{{{"input", {1, 3, 0, 99'999'999'999}}}, "expected sides of at most 1048576"}));
 
 TEST_F(Run, AnUnreadableInputIsTold) {

@@ -1,6 +1,7 @@
 #include "tools/cpvt/answering.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -87,6 +88,10 @@ class Batcher {
 };
 
 }  // namespace
+
+bool is_finite(std::span<const float> logits) {
+  return std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
+}
 
 void answer_all(Runner& runner, const Config& config, int batch, Wanted wanted,
                 const std::function<std::optional<Input>()>& next, const std::function<void(const Answer&)>& receive) {

@@ -37,6 +37,9 @@ struct Answer {
   std::span<const float> features;  // [grid.rows(), D], where asked for
 };
 
+/// Whether every logit is a finite number: what is ranked or counted must be.
+bool is_finite(std::span<const float> logits);
+
 enum class Wanted { kLogits, kLogitsAndFeatures };
 
 /// Takes inputs from `next` until it has no more, runs them in ragged batches, and hands each one's answer to `receive`

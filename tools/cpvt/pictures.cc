@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "tools/cpvt/image_stream.h"
@@ -33,8 +31,7 @@ size_t answer_pictures(const Session& session, const Options& options, const std
   size_t failed = 0;
   const auto check = [&](Answer answer) {
     for (const std::string& warning : answer.input.warnings) messages.warning(warning);
-    const auto finite = [](float x) { return std::isfinite(x); };
-    if (answer.error.empty() && !std::all_of(answer.logits.begin(), answer.logits.end(), finite)) {
+    if (answer.error.empty() && !is_finite(answer.logits)) {
       answer.error = fmt::format("{}: the network's logits are not finite", answer.input.name);
     }
     if (!answer.error.empty()) {

@@ -118,16 +118,30 @@ int run(const RunOptions& options) {
     if (begun == inputs.images.size()) return std::nullopt;
     return as_input(inputs.images[begun++], options.policy, config);
   };
+  size_t failed = 0;
   const auto keep = [&](const Answer& answer) {
-    // A tensor of the caller's making is wrong as a whole: an output with holes would be read as the whole answer.
-    if (!answer.error.empty()) throw Error("{}: {}", options.input.string(), answer.error);
-    file.add(answer);
+    if (answer.error.empty()) {
+      file.add(answer);
+      if (is_finite(answer.logits)) return;
+      messages.failure(fmt::format("{}: {}: the network's logits are not finite: written as they came",
+                                   options.input.string(), answer.input.name));
+    } else if (inputs.ragged) {
+      file.skip();
+      messages.failure(fmt::format("{}: {}", options.input.string(), answer.error));
+    } else {
+      throw Error("{}: {}", options.input.string(), answer.error);  // and so of all others, which have the same size
+    }
+    ++failed;
   };
   answer_all(runner, config, options.batch, options.features ? Wanted::kLogitsAndFeatures : Wanted::kLogits, next,
              keep);
-  file.write(options.output, inputs.ragged, {});
-  messages.note(fmt::format("{}: {} images", options.output.string(), file.images()));
-  return kDone;
+  if (file.images() > 0) {
+    file.write(options.output, inputs.ragged, {});
+    messages.note(fmt::format("{}: {} images", options.output.string(), file.images()));
+  } else {
+    messages.failure(fmt::format("{}: not written, for want of an answer", options.output.string()));
+  }
+  return failed == 0 ? kDone : kSomeInputsFailed;
 }
 
 }  // namespace
@@ -141,7 +155,8 @@ Action add_run(CLI::App& app) {
       ->required()
       ->type_name("");
   app.add_option("-o,--output", options->output,
-                 "The safetensors file to write: logits [B,classes]; for input.0… also logits.0… [1,classes]")
+                 "The safetensors file to write: logits [B,classes]; for input.0… also logits.0… [1,classes], or only "
+                 "these where an image failed")
       ->required()
       ->type_name("OUT");
   app.add_flag("--features", options->features,

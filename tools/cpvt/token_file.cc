@@ -13,6 +13,7 @@ void TokenFile::add(const Answer& answer) {
   logits_.insert(logits_.end(), answer.logits.begin(), answer.logits.end());
   features_.insert(features_.end(), answer.features.begin(), answer.features.end());
   rows_.push_back(answer.grid.rows());
+  numbers_.push_back(begun_++);
 }
 
 bool TokenFile::same_rows() const {
@@ -23,7 +24,8 @@ void TokenFile::write(const std::filesystem::path& path, bool ragged,
                       const std::map<std::string, std::string>& metadata) const {
   const int64_t classes = std::ssize(logits_) / images();
   const int64_t width = std::ssize(features_) / std::accumulate(rows_.begin(), rows_.end(), int64_t{0});
-  std::vector<NamedTensor> tensors{{"logits", {images(), classes}, logits_.data()}};
+  std::vector<NamedTensor> tensors;
+  if (begun_ == images()) tensors.push_back({"logits", {images(), classes}, logits_.data()});
   if (!ragged && !features_.empty()) {
     tensors.push_back({"features", {images(), rows_.front(), width}, features_.data()});
   }
@@ -31,8 +33,9 @@ void TokenFile::write(const std::filesystem::path& path, bool ragged,
     const float* features = features_.data();
     for (int64_t i = 0; i < images(); ++i) {
       const int64_t rows = rows_[static_cast<size_t>(i)];
-      tensors.push_back({fmt::format("logits.{}", i), {1, classes}, logits_.data() + i * classes});
-      if (!features_.empty()) tensors.push_back({fmt::format("features.{}", i), {1, rows, width}, features});
+      const int64_t number = numbers_[static_cast<size_t>(i)];
+      tensors.push_back({fmt::format("logits.{}", number), {1, classes}, logits_.data() + i * classes});
+      if (!features_.empty()) tensors.push_back({fmt::format("features.{}", number), {1, rows, width}, features});
       features += rows * width;
     }
   }

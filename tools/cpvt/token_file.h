@@ -16,7 +16,8 @@ namespace cpvt::cli {
 ///   features    [B, N, D]     tokens after the final norm, row-major over the grid, the class token first where there
 ///                             is one; only where the answers have them
 ///
-/// In a ragged file each image's results also, or for features instead, stand under its number, as if it were alone:
+/// In a ragged file each image's results also, or for features instead, stand under its number, as if it were alone.
+/// Where an image is missing only these are left: rows of a tensor over all would be taken for other images.
 ///
 ///   logits.I    [1, classes]
 ///   features.I  [1, N_I, D]
@@ -24,6 +25,8 @@ class TokenFile {
  public:
   /// Keeps a copy of what came out for one more image.
   void add(const Answer& answer);
+  /// Leaves out one image, whose number stays free.
+  void skip() { ++begun_; }
 
   int64_t images() const { return static_cast<int64_t>(rows_.size()); }
   bool same_rows() const;  ///< whether all images have equally many tokens: what features [B, N, D] needs
@@ -34,7 +37,9 @@ class TokenFile {
  private:
   std::vector<float> logits_;
   std::vector<float> features_;
-  std::vector<int64_t> rows_;  // of each image, in features_
+  std::vector<int64_t> rows_;     // of each image, in features_
+  std::vector<int64_t> numbers_;  // of each image
+  int64_t begun_ = 0;             // images added or left out
 };
 
 }  // namespace cpvt::cli
