@@ -32,7 +32,9 @@ void layernorm_row(const float* x, const float* gamma, const float* beta, float 
     squares = hn::MulAdd(d, d, squares);
   }
   const float variance = hn::GetLane(hn::SumOfLanes(kF, squares)) * per_element;
-  const Vec scale = Set(1.0F / std::sqrt(variance + eps));
+  // Squares that overflowed would make the scale 0 and the row beta, as if nothing were wrong: infinity becomes NaN.
+  const float overflow = variance - variance;
+  const Vec scale = Set(1.0F / std::sqrt(variance + eps) + overflow);
 
   for_each_vector(width, [&](int64_t c, auto access) HWY_ATTR {
     const Vec normal = hn::Mul(hn::Sub(access.load(x + c), mean), scale);

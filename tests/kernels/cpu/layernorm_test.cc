@@ -1,5 +1,7 @@
 #include "kernels/cpu/layernorm.h"
 
+#include <cmath>
+
 #include "tests/kernels/cpu/reference.h"
 
 namespace cpvt::cpu::testing {
@@ -60,6 +62,25 @@ TEST(LayerNorm, ConstantRowsGiveBeta) {
   ThreadPool pool(1);
   layernorm(x.data(), 33, gamma.data(), beta.data(), 1e-6F, x.data(), 33, 2, 33, pool);
   for (int64_t c = 0; c < 33; ++c) EXPECT_NEAR(x(1, c), beta(0, c), 1e-4);
+}
+
+// What does not fit into fp32 must not look like an answer. (PyTorch has NaN for most of these.)
+TEST(LayerNorm, RowsThatOverflowAreNotANumber) {
+  ThreadPool pool(1);
+  for (const int64_t width : {1, 7, 33, 64}) {
+    for (const float large : {1e38F, -1e38F, 3e30F, INFINITY, NAN}) {
+      Matrix x(2, width, width, 1);
+      const Matrix gamma(1, width, width, 2);
+      const Matrix beta(1, width, width, 3);
+      if (width == 1 && std::isfinite(large)) continue;  // a single value is its own mean
+      x(0, width / 2) = large;
+      layernorm(x.data(), width, gamma.data(), beta.data(), 1e-6F, x.data(), width, 2, width, pool);
+      for (int64_t c = 0; c < width; ++c) {
+        EXPECT_TRUE(std::isnan(x(0, c))) << large << " of " << width;
+        EXPECT_TRUE(std::isfinite(x(1, c)));
+      }
+    }
+  }
 }
 
 TEST(LayerNorm, SameBitsInEveryCompany) {
