@@ -1,13 +1,12 @@
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/free_memory.h"
 #include "engine/backends/backend.h"
 #include "engine/position.h"
 #include "kernels/cpu/attention.h"
@@ -81,15 +80,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return fmt::format("cpu, {} thread{}", threads_, threads_ == 1 ? "" : "s"); }
 
-  size_t free_memory() const override {
-    std::ifstream file("/proc/meminfo");
-    std::string key;
-    size_t kibibytes = 0;
-    for (std::string unit; file >> key >> kibibytes; std::getline(file, unit)) {
-      if (key == "MemAvailable:") return kibibytes << 10;
-    }
-    return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  }
+  size_t free_memory() const override { return cpvt::free_memory(); }
 
   std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CpuStream>(threads_); }
 

@@ -3,29 +3,19 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <string>
 
 #include "base/error.h"
+#include "tests/base/scratch.h"
 
 namespace cpvt {
 namespace {
 
 namespace fs = std::filesystem;
 
-class File : public testing::Test {
+class File : public ScratchTest {
  protected:
-  File() {
-    std::string name = (fs::temp_directory_path() / "cpvt-base-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw Error("{}: cannot make this folder", name);
-    folder = name;
-  }
-  ~File() override {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
-
   static std::string error_of_mapping(const fs::path& path) {
     try {
       const MappedFile file(path);
@@ -34,8 +24,6 @@ class File : public testing::Test {
       return error.what();
     }
   }
-
-  fs::path folder;
 };
 
 TEST_F(File, IsMapped) {
