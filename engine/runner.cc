@@ -77,9 +77,7 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
   std::vector<ImageSize> sizes;
   for (const ImageView& image : images) sizes.push_back(image.size);
   const Plan& p = plan(sizes, wanted);
-  std::byte* arena = stream_->arena(p.arena_bytes);
-  arena_ = arena;
-  arena_bytes_ = std::max(arena_bytes_, p.arena_bytes);
+  std::byte* arena = arena_of(p);
 
   const Range forward(*stream_, [&] {
     return fmt::format("forward: {} images of {}{}, {} tokens", images.size(), size_text(images.front().size),
@@ -109,6 +107,22 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
     }
   });
   last_run_ = plans_.front().plan;
+}
+
+std::byte* Runner::arena_of(const Plan& plan) {
+  try {
+    std::byte* arena = stream_->arena(plan.arena_bytes);
+    arena_ = arena;
+    arena_bytes_ = std::max(arena_bytes_, plan.arena_bytes);
+    return arena;
+  } catch (...) {
+    // The stream let go of the smaller one before. The plan goes too: what is remembered is not held to the limit
+    // again.
+    arena_ = nullptr;
+    arena_bytes_ = 0;
+    plans_.pop_front();
+    throw;
+  }
 }
 
 const Plan& Runner::last_run() const {

@@ -45,6 +45,8 @@ class Runner {
     std::shared_ptr<void> recording;  // the stream's
   };
 
+  /// The arena for the most recently used plan.
+  std::byte* arena_of(const Plan& plan);
   const Plan& last_run() const;
   /// Bytes taken once the most recently used plan has its arena.
   size_t held_bytes() const;

@@ -24,7 +24,7 @@ class Stream {
  public:
   virtual ~Stream() = default;
   /// The arena: at least `bytes`, 64-byte aligned, in the device's memory, kept until a larger one is asked for. Throws
-  /// Error where it cannot be had.
+  /// Error where it cannot be had; then there is none.
   virtual std::byte* arena(size_t bytes) = 0;
 
   /// A plan's tables, brought to where kernels read them.

@@ -1,9 +1,11 @@
 #include "engine/runner.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "base/bytes.h"
 #include "tests/engine/error_text.h"
 #include "tests/engine/random_graph.h"
 #include "tests/engine/stamp_backend.h"
@@ -108,6 +110,33 @@ TEST(Runner, RefusesWhatWouldNotFitWithTheFigures) {
   Runner without_limit(small_executable(1 << 20));
   EXPECT_EQ(error_text([&] { without_limit.plan(large, kMean); }),
             "2 images, 10200 tokens: needs 20.5 MiB (weights 0.0, arena 10.5, tables 10.0), there are 1.0 MiB");
+}
+
+// What others took between the plan and its run is seen again by the next attempt, and told with the figures.
+TEST(Runner, ForgetsAPlanWhoseArenaCannotBeHad) {
+  const std::vector<ImageSize> small{{40, 40}};
+  const std::vector<ImageSize> large{{400, 400}};
+  size_t needed = 0;
+  {
+    Runner runner(small_executable());
+    needed = runner.plan(large, kMean).bytes();
+  }
+  const auto executable = small_executable(needed + (1 << 20));
+  Runner runner(executable);
+  run(runner, small, kMean);
+  runner.plan(large, kMean);
+  {
+    Runner other(executable);
+    run(other, {{360, 360}}, kMean);
+    EXPECT_THAT(error_text([&] { run(runner, large, kMean); }), testing::StartsWith("stamp device: no room"));
+    const std::string free = fmt::format(", there are {}", bytes_text(executable->backend().free_memory()));
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_THAT(error_text([&] { run(runner, large, kMean); }), testing::EndsWith(free))
+          << "of this runner's, nothing";
+    }
+    run(runner, small, kMean);  // and goes on
+  }
+  run(runner, large, kMean);
 }
 
 // The arena that a runner already has is memory that it may use.
