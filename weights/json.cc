@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/printable.h"
 
 namespace cpvt {
 
@@ -47,15 +48,7 @@ std::string found_text(const json& value) {
 }
 
 std::string in_quotes(std::string_view name) {
-  std::string shown;
-  for (const char c : name.substr(0, kMaxShown + 1)) {
-    if (const auto byte = static_cast<unsigned char>(c); byte < 0x20 || byte == 0x7F) {
-      shown += fmt::format("\\x{:02x}", byte);
-    } else {
-      shown += c;
-    }
-  }
-  return fmt::format("'{}'", shortened(shown, kMaxShown));
+  return fmt::format("'{}'", shortened(printable(name.substr(0, kMaxShown + 1)), kMaxShown));
 }
 
 json parse_strict_json(std::string_view text, std::string_view origin) {

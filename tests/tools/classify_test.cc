@@ -311,6 +311,17 @@ TEST_F(Classify, NamesAreTakenAsTheyAreTyped) {
   EXPECT_EQ(classify({"{}"}, {.folder = scratch.path()}).code, 0);
 }
 
+TEST_F(Classify, NamesDoNotSteerTheTerminal) {
+  json config = tiny_config();
+  for (json& label : config["label_names"]) label = "one\ntwo\x1b[31m";
+  write_model(model, config);
+  const Outcome outcome =
+      run_cpvt({"classify", model, picture("a.png", {32, 32}), scratch / "no\x1b[2J", "--topk", "2"});
+  EXPECT_EQ(lines_of(outcome.out).size(), 2U);
+  EXPECT_THAT(outcome.out, HasSubstr("  one\\x0atwo\\x1b[31m\n"));
+  EXPECT_THAT(outcome.err, HasSubstr("/no\\x1b[2J: cannot open"));
+}
+
 TEST_F(Classify, AFileNameThatIsNoUtf8StillMakesJson) {
   const std::string image = picture("caf\xe9.png", {32, 32});
   const Outcome outcome = classify({image});

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "tools/cpvt/commands.h"
 
 namespace {
@@ -42,7 +43,7 @@ std::string command_names() {
 }
 
 int fail(std::string_view who, std::string_view why) {
-  fmt::print(stderr, "{}: {}\n", who, why);
+  fmt::print(stderr, "{}: {}\n", who, cpvt::printable(why, "\n"));
   return cpvt::cli::kWrongUsage;
 }
 

@@ -4,6 +4,8 @@
 
 #include <cstdio>
 
+#include "base/printable.h"
+
 namespace cpvt::cli {
 
 void Messages::failure(std::string_view text) { line("", text); }
@@ -18,7 +20,7 @@ void Messages::note(std::string_view text) {
 
 void Messages::line(std::string_view kind, std::string_view text) {
   progress_.hide();
-  fmt::print(stderr, "cpvt: {}{}\n", kind, text);
+  fmt::print(stderr, "cpvt: {}{}\n", kind, printable(text, "\n"));
 }
 
 }  // namespace cpvt::cli

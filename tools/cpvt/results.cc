@@ -11,11 +11,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/printable.h"
 
 namespace cpvt::cli {
 
 void print_line(std::string_view text) {
-  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+  const std::string line = printable(text);
+  const bool written = std::fwrite(line.data(), 1, line.size(), stdout) == line.size() &&
                        std::fputc('\n', stdout) != EOF && std::fflush(stdout) == 0;
   if (!written) throw Error("cannot write to standard output: {}", std::strerror(errno));
 }

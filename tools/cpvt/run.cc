@@ -11,6 +11,7 @@
 #include "tools/cpvt/results.h"
 #include "tools/cpvt/session.h"
 #include "tools/cpvt/token_file.h"
+#include "weights/json.h"
 #include "weights/safetensors.h"
 
 namespace cpvt::cli {
@@ -53,7 +54,7 @@ InputTensors read_inputs(const std::filesystem::path& path, int channels, int pa
   }
   for (const auto& [name, entry] : entries) {
     if (std::find(order.begin(), order.end(), name) == order.end()) {
-      throw Error("{}: expected {}, found '{}'{}", path.string(), names, name, whole ? " beside 'input'" : "");
+      throw Error("{}: expected {}, found {}{}", path.string(), names, in_quotes(name), whole ? " beside 'input'" : "");
     }
   }
 
