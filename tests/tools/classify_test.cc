@@ -187,6 +187,15 @@ TEST_F(Classify, StandardInputAndPipes) {
   EXPECT_EQ(objects_of(from_fifo.out).at(0)["topk"], topk) << from_fifo.err;
 }
 
+TEST_F(Classify, WhatIsNoStreamOfAPicture) {
+  const Outcome endless = classify({"/dev/zero"});
+  EXPECT_EQ(endless.code, 1);
+  EXPECT_EQ(endless.err, "cpvt: /dev/zero: expected a picture of at most 512.0 MiB, found no end\n");
+  const Outcome folder = classify({"-"}, {.input_path = scratch.path()});
+  EXPECT_EQ(folder.code, 1);
+  EXPECT_EQ(folder.err, "cpvt: standard input: cannot be read: Is a directory\n");
+}
+
 TEST_F(Classify, AFullOrClosedStdoutIsNoSuccess) {
   const std::string image = picture("a.png", {32, 32});
   const Outcome full = classify({image}, {.output = "/dev/full"});

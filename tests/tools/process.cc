@@ -33,10 +33,10 @@ void redirect(int fd, const std::string& path, int flags) {
 
 Outcome run_cpvt(const std::vector<std::string>& arguments, const Surroundings& surroundings) {
   const ScratchFolder scratch;
-  const std::string in = scratch / "in";
+  const std::string in = surroundings.input_path.empty() ? scratch / "in" : surroundings.input_path.string();
   const std::string out = surroundings.output.empty() ? scratch / "out" : surroundings.output.string();
   const std::string err = scratch / "err";
-  write_text(in, surroundings.input);
+  if (surroundings.input_path.empty()) write_text(in, surroundings.input);
 
   std::vector<std::string> words{CPVT_BINARY};
   words.insert(words.end(), arguments.begin(), arguments.end());

@@ -1,18 +1,18 @@
 #include "tools/cpvt/image_stream.h"
 
+#include <fcntl.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <new>
 #include <span>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/thread.h"
 
@@ -24,25 +24,49 @@ constexpr size_t kAheadPerWorker = 8;
 /// Prepared pictures may wait in this much memory; beyond it only the picture that is waited for is begun.
 constexpr size_t kWaitingBytes = size_t{256} << 20;
 
-Image decode_stream(std::istream& in, const DecodeOptions& options, const std::string& name) {
-  const std::vector<char> bytes{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) throw Error("{}: cannot be read", name);
-  return decode(std::as_bytes(std::span(bytes)), options, name);
+/// Of a stream, which tells no size before its end.
+constexpr size_t kLongestStream = size_t{512} << 20;
+
+struct OpenFile {
+  int fd;
+  explicit OpenFile(const std::string& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd < 0) throw Error("{}: cannot open: {}", path, std::strerror(errno));
+  }
+  ~OpenFile() { close(fd); }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+};
+
+/// From front to back, all there is.
+std::vector<std::byte> read_stream(int fd, const std::string& name) {
+  constexpr size_t kStep = 1 << 16;
+  std::vector<std::byte> bytes;
+  while (bytes.size() <= kLongestStream) {
+    const size_t before = bytes.size();
+    bytes.resize(before + kStep);
+    const ssize_t got = read(fd, bytes.data() + before, kStep);
+    if (got < 0 && errno != EINTR) throw Error("{}: cannot be read: {}", name, std::strerror(errno));
+    bytes.resize(before + static_cast<size_t>(std::max(got, ssize_t{0})));
+    if (got == 0) return bytes;
+  }
+  throw Error("{}: expected a picture of at most {}, found no end", name, bytes_text(kLongestStream));
 }
 
 /// A file, or what only can be read from front to back: standard input, or the shell's <(...).
 Image read_picture(const std::string& path, const DecodeOptions& options, bool pipes) {
   namespace fs = std::filesystem;
-  if (path == "-") return decode_stream(std::cin, options, "standard input");
+  if (path == "-") {
+    const std::string name = "standard input";
+    return decode(read_stream(STDIN_FILENO, name), options, name);
+  }
   std::error_code ignored;
   const fs::file_status status = fs::status(path, ignored);
   if (fs::is_directory(status)) {
     throw Error("{}: expected a picture, found a folder (cpvt eval takes a folder of classes)", path);
   }
   if (pipes && (fs::is_fifo(status) || fs::is_character_file(status))) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) throw Error("{}: cannot open: {}", path, std::strerror(errno));
-    return decode_stream(in, options, path);
+    const OpenFile file(path);
+    return decode(read_stream(file.fd, path), options, path);
   }
   return decode_file(path, options);
 }
