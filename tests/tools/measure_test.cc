@@ -165,6 +165,19 @@ TEST_F(Eval, APipeAmongThePicturesIsNotWaitedFor) {
   EXPECT_THAT(outcome.err, HasSubstr((folder / "class 6/f.png").string() + ": expected a file, found a pipe"));
 }
 
+TEST_F(Eval, LinksInCirclesAreNamed) {
+  add("a.png", 1, 0);
+  std::filesystem::create_directories(folder / "class 6");
+  std::filesystem::create_symlink("b.png", folder / "class 6/b.png");
+  const Outcome picture = run_cpvt({"eval", model, folder});
+  EXPECT_EQ(picture.code, 1);
+  EXPECT_THAT(picture.err, HasSubstr((folder / "class 6/b.png").string() + ": cannot open: Too many levels"));
+  std::filesystem::create_directory_symlink(".", folder / "class 6/again");
+  const Outcome circle = run_cpvt({"eval", model, folder});
+  EXPECT_EQ(circle.code, 2);
+  EXPECT_THAT(circle.err, HasSubstr((folder / "class 6").string() + ": cannot read this folder: Too many levels"));
+}
+
 TEST_F(Eval, AFolderThatDoesNotFitTheModelIsTold) {
   const auto told = [&](const std::string& message) {
     const Outcome outcome = run_cpvt({"eval", model, folder});

@@ -277,6 +277,8 @@ TEST_F(Run, AnOutputThatCannotBeWrittenIsToldBeforeTheWork) {
   };
   told(scratch / "missing/out", "cannot write: there is no such folder");
   told(scratch.path(), "expected the name of a file to write, found a folder");
+  EXPECT_EQ(run_cpvt({"run", model, scratch / "in.safetensors", "-o", ""}).err,
+            "cpvt: --output: expected the name of a file to write, found ''\n");
   told("/dev/null", "expected the name of a file to write, found a device");
   told("/proc/out", "cannot");
   EXPECT_THAT(scratch.names(), ElementsAre("in.safetensors", "model"));

@@ -31,7 +31,8 @@ std::vector<fs::path> class_folders(const fs::path& root) {
   std::error_code error;
   std::vector<fs::path> folders;
   for (fs::directory_iterator at(root, error), end; !error && at != end; at.increment(error)) {
-    if (at->is_directory()) folders.push_back(at->path());
+    std::error_code ignored;  // of links that lead nowhere
+    if (at->is_directory(ignored)) folders.push_back(at->path());
   }
   if (error) throw Error("{}: cannot read this folder: {}", root.string(), error.message());
   if (folders.empty()) throw Error("{}: expected a folder per class, found no folder", root.string());
@@ -81,7 +82,8 @@ ClassFolders ClassFolders::read(const fs::path& root, const Config& config) {
     std::vector<std::string> pictures;
     fs::recursive_directory_iterator at(folders[i], fs::directory_options::follow_directory_symlink, error);
     for (const fs::recursive_directory_iterator end; !error && at != end; at.increment(error)) {
-      if (at->is_directory()) continue;
+      std::error_code ignored;  // of links that lead nowhere: a picture's cannot be opened, and is told then
+      if (at->is_directory(ignored)) continue;
       if (is_picture_name(at->path())) {
         pictures.push_back(at->path().string());
       } else if (result.left_out++ == 0) {

@@ -31,6 +31,7 @@ Json whole_number(double count) {
 
 void check_output_path(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
+  if (path.empty()) throw Error("--output: expected the name of a file to write, found ''");
   std::error_code ignored;
   const fs::file_status status = fs::status(path, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status)) {
