@@ -173,6 +173,18 @@ void Checkpoint::load_tensors() {
     }
     spelling_of.emplace(spec.name, name);
   }
+  for (const auto& [canonical, name] : spelling_of) {
+    const std::string_view bias = ".bias";
+    if (!canonical.ends_with(bias)) continue;
+    const auto stem = [&](const std::string& full) { return full.substr(0, full.rfind('.')); };
+    const auto weight = spelling_of.find(stem(canonical) + ".weight");
+    if (weight == spelling_of.end() || stem(weight->second) == stem(name)) continue;
+    // Halves of two convolutions, as likely as not.
+    differences.mismatch(
+        name,
+        fmt::format("{} beside {}", in_quotes(stem(weight->second) + std::string(bias)), in_quotes(weight->second)),
+        in_quotes(name));
+  }
   for (const auto& [name, entry] : entries) {
     if (known.contains(name)) continue;
     if (is_training_only(name)) {

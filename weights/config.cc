@@ -250,6 +250,7 @@ std::vector<std::string> read_labels(const Members& members) {
   const json* member = members.find("label_names");
   if (member == nullptr) return labels;
   if (!member->is_array()) throw members.unexpected("label_names", "an array of strings", *member);
+  if (member->empty()) throw members.unexpected("label_names", "a name per class, or no such key", *member);
   for (const json& label : *member) {
     if (!label.is_string()) throw members.unexpected("label_names", "strings", label);
     labels.push_back(label.get<std::string>());
@@ -363,6 +364,9 @@ Config Config::parse(std::string_view text, std::string_view origin) {
   members.read("layer_norm_eps", config.layer_norm_eps);
   members.read("img_size", config.img_size, 1, kMaxImageSize);
   config.label_names = read_labels(members);
+  if (const json* name = members.find("model_name"); name != nullptr && !name->is_string()) {
+    throw members.unexpected("model_name", "a string", *name);
+  }
   const bool with_peg = config.pos_embed == PosEmbed::kPeg;
   if (!with_peg) config.peg.after.clear();
   const json* peg = find_object(members, "peg");

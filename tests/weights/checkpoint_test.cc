@@ -88,6 +88,14 @@ TEST_F(CheckpointTest, OneTensorInTwoSpellings) {
                               "'pos_block.0.proj.0.bias' and 'peg.bias'");
 }
 
+TEST_F(CheckpointTest, TwoSpellingsOfOneConvolution) {
+  FakeModel model(small());
+  model.rename("pos_block.0.proj.0.bias", "peg.bias");
+  EXPECT_EQ(error(model), std::string(kHeadline) +
+                              "\n  tensor 'peg.bias': expected 'pos_block.0.proj.0.bias' beside "
+                              "'pos_block.0.proj.0.weight', found 'peg.bias'");
+}
+
 TEST_F(CheckpointTest, EveryDifferenceIsTold) {
   FakeModel model(small());
   model.remove("norm.weight");

@@ -65,7 +65,7 @@ TEST(Config, ReadsEveryKey) {
   const Config c = Config::parse(R"({
     "architecture": "cpvt", "embed_dim": 48, "depth": 4, "num_heads": 6, "mlp_ratio": 2.5, "patch_size": 4, "in_chans": 2,
     "num_classes": 2, "global_pool": "avg", "pos_embed": "peg", "peg": {"after": [-1, 0, 3], "kernel": 27},
-    "layer_norm_eps": 1e-5, "img_size": 30, "label_names": ["Katze", "Hündin"], "_comment": ["any"], "model_name": 3,
+    "layer_norm_eps": 1e-5, "img_size": 30, "label_names": ["Katze", "Hündin"], "_comment": ["any"], "model_name": "ours",
     "label_descriptions": {},
     "pretrained_cfg": {"mean": [0.5, 0.25], "std": [2], "interpolation": "lanczos", "crop_pct": 1, "crop_mode": "center",
                        "input_size": [2, 32, 28], "url": "", "tag": null, "num_classes": 1000}})",
@@ -215,6 +215,8 @@ INSTANTIATE_TEST_SUITE_P(
     Images, Refused,
     testing::Values(
         Case{R"({"label_names": "a"})", "C: label_names: expected an array of strings, found \"a\""},
+        Case{R"({"label_names": []})", "C: label_names: expected a name per class, or no such key, found []"},
+        Case{R"({"model_name": 7})", "C: model_name: expected a string, found 7"},
         Case{R"({"label_names": [1]})", "C: label_names: expected strings, found 1"},
         Case{R"({"label_names": ["a"]})", "C: label_names: expected 1000 names like num_classes, found 1"},
         Case{R"({"pretrained_cfg": 1})", "C: pretrained_cfg: expected an object, found 1"},
