@@ -29,31 +29,64 @@ class TiffNumbers {
   bool big_endian_;
 };
 
+int as_orientation(uint32_t value) { return value >= 1 && value <= 8 ? static_cast<int>(value) : 1; }
+
+/// The first number of a directory's entry: tag, type, count, and the values or, where they need more than four bytes,
+/// where they are.
+int tiff_value(const TiffNumbers& tiff, size_t entry) {
+  const uint32_t type = tiff.u16(entry + 2);
+  const uint32_t count = tiff.u32(entry + 4);
+  const bool is_short = type == 3 || type == 8;  // unsigned or signed, which is the same from 1 to 8
+  const bool is_long = type == 4 || type == 9;
+  if (count == 0 || (!is_short && !is_long)) return 1;
+  const bool inside = count <= (is_short ? 2U : 1U);
+  const size_t at = inside ? entry + 8 : tiff.u32(entry + 8);
+  return as_orientation(is_short ? tiff.u16(at) : tiff.u32(at));
+}
+
 bool begins_with(std::span<const uint8_t> bytes, std::initializer_list<uint8_t> prefix) {
   return bytes.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), bytes.begin());
 }
 
 }  // namespace
 
-int exif_orientation(std::span<const uint8_t> exif) {
+std::optional<int> exif_orientation(std::span<const uint8_t> exif) {
   constexpr uint32_t orientation_tag = 0x0112;
-  constexpr uint32_t type_short = 3;
-  constexpr uint32_t type_long = 4;
   constexpr size_t entry_bytes = 12;
-  if (begins_with(exif, {'E', 'x', 'i', 'f', 0, 0})) exif = exif.subspan(6);
-  const bool little = begins_with(exif, {'I', 'I', 42, 0});
-  if (!little && !begins_with(exif, {'M', 'M', 0, 42})) return 1;
+  for (int i = 0; i < 2 && begins_with(exif, {'E', 'x', 'i', 'f', 0, 0}); ++i) exif = exif.subspan(6);
+  // Some writers have the 42 in the other byte order.
+  const bool little = begins_with(exif, {'I', 'I', 42, 0}) || begins_with(exif, {'I', 'I', 0, 42});
+  if (!little && !begins_with(exif, {'M', 'M', 0, 42}) && !begins_with(exif, {'M', 'M', 42, 0})) return std::nullopt;
   const TiffNumbers tiff(exif, !little);
   const size_t directory = tiff.u32(4);
   const size_t entries = tiff.u16(directory);
-  for (size_t i = 0; i < entries; ++i) {
-    const size_t entry = directory + 2 + i * entry_bytes;
-    if (tiff.u16(entry) != orientation_tag) continue;
-    const uint32_t type = tiff.u16(entry + 2);
-    const uint32_t value = type == type_short ? tiff.u16(entry + 8) : type == type_long ? tiff.u32(entry + 8) : 0;
-    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+  for (size_t entry = directory + 2; entry < directory + 2 + entries * entry_bytes; entry += entry_bytes) {
+    if (entry + entry_bytes > exif.size()) return std::nullopt;  // cut off
+    if (tiff.u16(entry) == orientation_tag) return tiff_value(tiff, entry);
   }
-  return 1;
+  return std::nullopt;
+}
+
+std::optional<int> xmp_orientation(std::string_view xmp) {
+  constexpr std::string_view name = "tiff:Orientation";
+  for (size_t at = xmp.find(name); at != std::string_view::npos; at = xmp.find(name, at)) {
+    at += name.size();
+    std::string_view rest = xmp.substr(at);
+    if (rest.starts_with("=\"")) {
+      rest.remove_prefix(2);
+    } else if (rest.starts_with(">")) {
+      rest.remove_prefix(1);
+    } else {
+      continue;
+    }
+    if (!rest.empty() && rest[0] >= '0' && rest[0] <= '9') return as_orientation(static_cast<uint32_t>(rest[0] - '0'));
+  }
+  return std::nullopt;
+}
+
+int told_orientation(std::span<const uint8_t> exif, std::string_view xmp) {
+  if (const auto orientation = exif_orientation(exif)) return *orientation;
+  return xmp_orientation(xmp).value_or(1);
 }
 
 Image upright(Image image, int orientation) {

@@ -87,13 +87,18 @@ class Decompressor {
   std::array<char, JMSG_LENGTH_MAX> first_warning_{};
 };
 
+/// Both lie in APP1 segments: the first EXIF, and the last XMP.
 int orientation_of(const jpeg_decompress_struct& info) {
-  constexpr std::array<uint8_t, 6> exif = {'E', 'x', 'i', 'f', 0, 0};
+  constexpr std::string_view exif_name("Exif\0", 6);
+  constexpr std::string_view xmp_name("http://ns.adobe.com/xap/1.0/", 29);
+  std::span<const uint8_t> exif;
+  std::string_view xmp;
   for (const jpeg_marker_struct* marker = info.marker_list; marker != nullptr; marker = marker->next) {
-    const std::span<const uint8_t> data(marker->data, marker->data_length);
-    if (data.size() > exif.size() && std::equal(exif.begin(), exif.end(), data.begin())) return exif_orientation(data);
+    const std::string_view data(reinterpret_cast<const char*>(marker->data), marker->data_length);
+    if (data.starts_with(exif_name) && exif.empty()) exif = {marker->data, marker->data_length};
+    if (data.starts_with(xmp_name)) xmp = data.substr(xmp_name.size());
   }
-  return 1;
+  return told_orientation(exif, xmp);
 }
 
 /// x * y / 255, rounded, for 0…255.

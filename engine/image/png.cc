@@ -3,8 +3,14 @@
 #include <spng.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <iterator>
 #include <limits>
 #include <memory>
+#include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -45,10 +51,55 @@ void decode_grey16(const EncodedImage& encoded, spng_ctx* context, Image& image)
   }
 }
 
-int orientation_of(spng_ctx* context) {
-  spng_exif exif{};
-  if (spng_get_exif(context, &exif) != SPNG_OK) return 1;
-  return exif_orientation({reinterpret_cast<const uint8_t*>(exif.data), exif.length});
+/// The last eXIf chunk, whatever it holds: libspng has the first one, and only such as the standard allows.
+std::span<const uint8_t> last_exif(std::span<const std::byte> bytes) {
+  const std::span<const uint8_t> file(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  constexpr size_t signature = 8;
+  constexpr size_t around = 12;  // length, name and checksum
+  constexpr std::array<uint8_t, 4> name = {'e', 'X', 'I', 'f'};
+  std::span<const uint8_t> exif;
+  for (size_t at = signature; file.size() >= around && at <= file.size() - around;) {
+    const size_t length =
+        size_t{file[at]} << 24U | size_t{file[at + 1]} << 16U | size_t{file[at + 2]} << 8U | file[at + 3];
+    if (length > file.size() - around - at) break;
+    if (std::equal(name.begin(), name.end(), &file[at + 4])) exif = file.subspan(at + 8, length);
+    at += around + length;
+  }
+  return exif;
+}
+
+/// EXIF as ImageMagick writes it into a text: a line break, "exif", the length, then hexadecimal digits.
+std::vector<uint8_t> raw_profile(std::string_view text) {
+  for (int line = 0; line < 3; ++line) {
+    const size_t end = text.find('\n');
+    if (end == std::string_view::npos) return {};
+    text.remove_prefix(end + 1);
+  }
+  std::string digits;
+  std::copy_if(text.begin(), text.end(), std::back_inserter(digits), [](char c) { return c != '\n' && c != ' '; });
+  std::vector<uint8_t> bytes(digits.size() / 2);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const char* pair = &digits[2 * i];
+    if (std::from_chars(pair, pair + 2, bytes[i], 16).ptr != pair + 2) return {};
+  }
+  return bytes;
+}
+
+int orientation_of(const EncodedImage& encoded, spng_ctx* context) {
+  std::span<const uint8_t> exif = last_exif(encoded.bytes);
+  std::vector<uint8_t> profile;
+  std::string_view xmp;
+  uint32_t count = 0;
+  std::vector<spng_text> texts;
+  if (spng_get_text(context, nullptr, &count) == SPNG_OK) texts.resize(count);
+  if (!texts.empty() && spng_get_text(context, texts.data(), &count) != SPNG_OK) texts.clear();
+  for (const spng_text& text : texts) {
+    const std::string_view keyword = text.keyword;
+    const std::string_view value(text.text, text.length);
+    if (keyword == "XML:com.adobe.xmp") xmp = value;
+    if (keyword == "Raw profile type exif") profile = raw_profile(value);
+  }
+  return told_orientation(exif.empty() ? std::span<const uint8_t>(profile) : exif, xmp);
 }
 
 }  // namespace
@@ -74,7 +125,7 @@ DecodedImage read_png(const EncodedImage& encoded) {
   if (const int status = spng_decode_chunks(context.get()); status != SPNG_OK) {
     image.warnings.push_back(fmt::format("{}: damaged PNG behind its pixels: {}", encoded.name, spng_strerror(status)));
   }
-  out.orientation = orientation_of(context.get());
+  out.orientation = orientation_of(encoded, context.get());
   return out;
 }
 

@@ -32,12 +32,18 @@ std::string_view reason(VP8StatusCode status) {
   }
 }
 
-int orientation_of(const WebPDemuxer* demuxer) {
+/// The bytes of the first chunk of that name, which are the file's; none where it has no such chunk.
+std::span<const uint8_t> chunk_of(const WebPDemuxer* demuxer, const char* name) {
   WebPChunkIterator chunk{};
-  if (WebPDemuxGetChunk(demuxer, "EXIF", 1, &chunk) == 0) return 1;
-  const int orientation = exif_orientation({chunk.chunk.bytes, chunk.chunk.size});
+  if (WebPDemuxGetChunk(demuxer, name, 1, &chunk) == 0) return {};
+  const std::span<const uint8_t> bytes(chunk.chunk.bytes, chunk.chunk.size);
   WebPDemuxReleaseChunkIterator(&chunk);
-  return orientation;
+  return bytes;
+}
+
+int orientation_of(const WebPDemuxer* demuxer) {
+  const std::span<const uint8_t> xmp = chunk_of(demuxer, "XMP ");
+  return told_orientation(chunk_of(demuxer, "EXIF"), {reinterpret_cast<const char*>(xmp.data()), xmp.size()});
 }
 
 /// Decodes a frame to its place on the canvas. Alpha is dropped.

@@ -185,6 +185,51 @@ def make_oriented():
     decode_case("orientation_behind_pixels.png", plain[:-12] + chunk(b"eXIf", tiff) + plain[-12:], orientation=True)
 
 
+def directory(entries, order="<", magic=b"II*\0"):
+    """A TIFF file of one directory, of entries (type, count, the four bytes of the value) for the orientation."""
+    head = magic + struct.pack(order + "IH", 8, len(entries))
+    tags = b"".join(struct.pack(order + "HHI", 0x0112, kind, count) + value for kind, count, value in entries)
+    return head + tags + bytes(4)
+
+
+def make_orientation_places():
+    """Where else orientation 6 may be told, or seems to be: what Pillow makes of it is what is expected."""
+    image = Image.open(ROOM / "orientation6.png").convert("RGB")
+    prefix, short6 = b"Exif\0\0", struct.pack("<HH", 6, 0)
+    six, one = directory([(3, 1, short6)]), directory([(3, 1, struct.pack("<HH", 1, 0))])
+    other = directory([]) # no orientation
+    xmp_name = b"http://ns.adobe.com/xap/1.0/\0"
+    attribute = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    element = b"<x:xmpmeta><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
+    profile = prefix + six
+    profile = b"\nexif\n%8d\n%s\n" % (len(profile), profile.hex().encode())
+    xmp_text = b"XML:com.adobe.xmp\0\0\0\0\0"
+
+    jpeg, plain = encoded(image, "JPEG", quality=90), encoded(image, "PNG")
+    for name, segments in {
+        "xmp": [xmp_name + attribute], "xmp_element": [xmp_name + element],
+        "xmp_beside_exif": [prefix + other, xmp_name + attribute], "exif_over_xmp": [prefix + one, xmp_name + attribute],
+        "exif_two": [prefix + six, prefix + one], "exif_prefix_twice": [prefix + prefix + six],
+        "exif_count_0": [prefix + directory([(3, 0, short6)])],
+        "exif_count_2": [prefix + directory([(3, 2, struct.pack("<HH", 6, 6))])],
+        "exif_signed": [prefix + directory([(8, 1, short6)])], "exif_long": [prefix + directory([(9, 1, short6)])],
+        "exif_byte": [prefix + directory([(1, 1, b"\6\0\0\0")]), xmp_name + attribute],
+        "exif_cut": [prefix + six[:-6]],
+        "exif_magic": [prefix + directory([(3, 1, struct.pack(">HH", 6, 0))], ">", b"MM*\0")],
+    }.items():
+        data = b"".join(b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments)
+        decode_case(f"{name}.jpg", jpeg[:2] + data + jpeg[2:], orientation=True)
+    for name, chunks in {
+        "exif_prefix": chunk(b"eXIf", prefix + six), "exif_last": chunk(b"eXIf", one) + chunk(b"eXIf", six),
+        "exif_profile": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),
+        "exif_profile_plain": chunk(b"tEXt", b"Raw profile type exif\0" + profile),
+        "xmp": chunk(b"iTXt", xmp_text + attribute), "xmp_element": chunk(b"iTXt", xmp_text + element),
+        "exif_over_xmp": chunk(b"eXIf", one) + chunk(b"iTXt", xmp_text + attribute),
+    }.items():
+        decode_case(f"{name}.png", plain[:33] + chunks + plain[33:], orientation=True)
+    decode_case("xmp.webp", encoded(image, "WEBP", lossless=True, xmp=attribute), orientation=True)
+
+
 def transform_case(source, size, crop_pct, interpolation, grey=False):
     name = f"{source}.{size[0]}x{size[1]}.{crop_pct}.{interpolation}{'.grey' if grey else ''}"
     image = Image.open(ROOM / source).convert("L" if grey else "RGB")
@@ -234,6 +279,7 @@ def main():
     make_oriented()
     make_transforms()
     make_normalised()
+    make_orientation_places()
     versions = {"Pillow": PIL.__version__, "timm": timm.__version__, "torch": torch.__version__,
                 "torchvision": torchvision.__version__, "numpy": np.__version__}
     versions |= {name: features.version(name) for name in ("libjpeg_turbo", "webp", "zlib")}
