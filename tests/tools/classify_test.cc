@@ -219,7 +219,7 @@ TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
   EXPECT_THAT(refused.err, testing::ContainsRegex("needs [0-9.]+ MiB \\(weights [0-9.]+, arena [0-9.]+, tables"));
 
   // With sizes of their own, it is only the large one that does not fit; and a batch of two is cut to fit.
-  const std::string large = picture("large.png", {640, 640});
+  const std::string large = picture("large.png", {88, 88});
   const json memory = json::parse(run_cpvt({"info", model, "--size", "64", "--json"}).out)["memory_bytes"];
   const Outcome outcome = classify({image, large, picture("b.png", {64, 64}), picture("c.png", {64, 64}), "--size",
                                     "native", "--batch", "4", "--memory-limit", memory["total"].dump()});
@@ -227,9 +227,15 @@ TEST_F(Classify, TheMemoryLimitIsKnownBeforeTheRun) {
   const std::vector<json> objects = objects_of(outcome.out);
   ASSERT_EQ(objects.size(), 4U);
   EXPECT_TRUE(objects[0].contains("topk"));
-  EXPECT_THAT(objects[1]["error"].get<std::string>(), StartsWith(large + ": 1 images, 25600 tokens: needs "));
+  EXPECT_THAT(objects[1]["error"].get<std::string>(), StartsWith(large + ": 1 images, 484 tokens: needs "));
   EXPECT_TRUE(objects[2].contains("topk"));
   EXPECT_TRUE(objects[3].contains("topk"));
+
+  // What cannot fit whatever its batch is not even prepared: 22500 tokens of 128 bytes beside the weights.
+  const Outcome huge = classify({picture("huge.png", {600, 600}), "--size", "native", "--memory-limit", "2M"});
+  EXPECT_EQ(huge.code, 1);
+  EXPECT_THAT(huge.err,
+              testing::ContainsRegex("huge.png: 600x600 pixels: needs at least 2\.8 MiB, the limit is 2\.0 MiB"));
 }
 
 // However little memory there is: an answer or an error, never a hang, a signal or a silent end.

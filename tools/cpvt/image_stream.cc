@@ -112,11 +112,18 @@ Preparation Preparation::of(const Options& options, const Config& config) {
       transform.size = std::nullopt;
       break;
   }
-  return {options.decode, options.pipes, transform, config.in_chans, options.policy, config.patch_size};
+  return {.decode = options.decode,
+          .pipes = options.pipes,
+          .transform = transform,
+          .channels = config.in_chans,
+          .policy = options.policy,
+          .patch = config.patch_size};
 }
 
 ImageStream::ImageStream(std::vector<std::string> paths, Preparation preparation, int workers)
-    : paths_(std::move(paths)), preparation_(preparation), most_ahead_(kAheadPerWorker * static_cast<size_t>(workers)) {
+    : paths_(std::move(paths)),
+      preparation_(std::move(preparation)),
+      most_ahead_(kAheadPerWorker * static_cast<size_t>(workers)) {
   const size_t useful = std::min(static_cast<size_t>(workers), paths_.size());
   workers_.reserve(useful);
   try {
@@ -181,6 +188,7 @@ Input ImageStream::prepare(size_t index) const {
   try {
     Image image = read_picture(input.name, preparation_.decode, preparation_.pipes);
     input.warnings = image.warnings;
+    if (!preparation_.transform.size) preparation_.check(image.size);
     Planes planes = preprocess(std::move(image), preparation_.transform, preparation_.channels, preparation_.policy,
                                preparation_.patch);
     input.pixels = std::move(planes.values);

@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -25,6 +26,7 @@ struct Preparation {
   int channels;
   SizePolicy policy;
   int patch;
+  std::function<void(ImageSize)> check = [](ImageSize) {};  // throws Error for a size for which there is no room
 
   /// What the model's configuration and the flags say. Throws Error for a model whose inputs are no pictures, and for
   /// one that does not tell how they are prepared, naming the keys of config.json that are missing.

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <utility>
 #include <vector>
 
+#include "base/bytes.h"
+#include "base/error.h"
 #include "tools/cpvt/image_stream.h"
 
 namespace cpvt::cli {
@@ -21,13 +24,27 @@ Runner make_runner(const Session& session, const Options& options) {
   return runner;
 }
 
+/// Spares making the pixels of a picture that cannot be run: the weights, and its tokens once, are what it needs at
+/// least, in any batch. What it really needs is the plan's to say.
+void check_size(const Session& session, const Options& options, ImageSize size) {
+  const Config& config = session.config();
+  const auto tokens =
+      static_cast<size_t>(size.height / config.patch_size) * static_cast<size_t>(size.width / config.patch_size);
+  const Executable& executable = *session.executable;
+  const size_t least = executable.weight_bytes() + tokens * executable.backend().row_bytes(config.embed_dim);
+  if (least <= options.memory_limit) return;
+  throw Error("{} pixels: needs at least {}, the limit is {}", size_text(size), bytes_text(least),
+              bytes_text(options.memory_limit));
+}
+
 }  // namespace
 
 size_t answer_pictures(const Session& session, const Options& options, const std::vector<std::string>& paths,
                        Wanted wanted, Messages& messages, const std::function<void(const Answer&)>& receive) {
-  const Preparation preparation = Preparation::of(options, session.config());
+  Preparation preparation = Preparation::of(options, session.config());
+  if (options.memory_limit != 0) preparation.check = [&](ImageSize size) { check_size(session, options, size); };
   Runner runner = make_runner(session, options);
-  ImageStream stream(paths, preparation, session.threads);
+  ImageStream stream(paths, std::move(preparation), session.threads);
   size_t failed = 0;
   const auto check = [&](Answer answer) {
     for (const std::string& warning : answer.input.warnings) messages.warning(warning);

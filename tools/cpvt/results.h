@@ -11,7 +11,8 @@ namespace cpvt::cli {
 /// JSON whose keys stay in the order in which they were put.
 using Json = nlohmann::ordered_json;
 
-/// Writes a line to stdout, at once; control characters, which names may hold, as printable() has them. Throws Error where it cannot be written: a full disk must not pass for success.
+/// Writes a line to stdout, at once; control characters, which names may hold, as printable() has them. Throws Error
+/// where it cannot be written: a full disk must not pass for success.
 void print_line(std::string_view text);
 
 /// An object on a line of its own. Names that are no UTF-8 (file names may be anything) get replacement characters.
