@@ -26,7 +26,7 @@ int features(const FeaturesOptions& options) {
   check_output_path(options.output);
   const Session session(options, messages);
 
-  TokenFile file;
+  TokenFile file(options.output);
   Json names = Json::array();
   Json sizes = Json::array();
   Json grids = Json::array();
@@ -41,8 +41,7 @@ int features(const FeaturesOptions& options) {
   const size_t failed = answer_pictures(session, options, options.images, Wanted::kLogitsAndFeatures, messages, keep);
 
   if (file.images() > 0) {
-    file.write(options.output, !file.same_rows(),
-               {{"images", text_of(names)}, {"sizes", text_of(sizes)}, {"grids", text_of(grids)}});
+    file.write(!file.same_rows(), {{"images", text_of(names)}, {"sizes", text_of(sizes)}, {"grids", text_of(grids)}});
     messages.note(fmt::format("{}: {} images", options.output.string(), file.images()));
   } else {
     messages.failure(fmt::format("{}: not written, for want of a picture", options.output.string()));

@@ -113,7 +113,7 @@ int run(const RunOptions& options) {
   const InputTensors inputs = read_inputs(options.input, config.in_chans, smallest);
   Runner runner(session.executable, options.memory_limit);
 
-  TokenFile file;
+  TokenFile file(options.output);
   size_t begun = 0;
   const auto next = [&]() -> std::optional<Input> {
     if (begun == inputs.images.size()) return std::nullopt;
@@ -137,7 +137,7 @@ int run(const RunOptions& options) {
   answer_all(runner, config, options.batch, options.features ? Wanted::kLogitsAndFeatures : Wanted::kLogits, next,
              keep);
   if (file.images() > 0) {
-    file.write(options.output, inputs.ragged, {});
+    file.write(inputs.ragged, {});
     messages.note(fmt::format("{}: {} images", options.output.string(), file.images()));
   } else {
     messages.failure(fmt::format("{}: not written, for want of an answer", options.output.string()));

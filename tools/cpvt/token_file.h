@@ -3,9 +3,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/spool.h"
 #include "tools/cpvt/answering.h"
 
 namespace cpvt::cli {
@@ -23,6 +26,9 @@ namespace cpvt::cli {
 ///   features.I  [1, N_I, D]
 class TokenFile {
  public:
+  /// Until the end the features lie beside `path`, in a file without a name: there may be more of them than memory.
+  explicit TokenFile(std::filesystem::path path) : path_(std::move(path)) {}
+
   /// Keeps a copy of what came out for one more image.
   void add(const Answer& answer);
   /// Leaves out one image, whose number stays free.
@@ -32,11 +38,12 @@ class TokenFile {
   bool same_rows() const;  ///< whether all images have equally many tokens: what features [B, N, D] needs
 
   /// Throws Error where the file cannot be written; then there is none.
-  void write(const std::filesystem::path& path, bool ragged, const std::map<std::string, std::string>& metadata) const;
+  void write(bool ragged, const std::map<std::string, std::string>& metadata);
 
  private:
   std::vector<float> logits_;
-  std::vector<float> features_;
+  std::filesystem::path path_;
+  std::optional<Spool> features_;
   std::vector<int64_t> rows_;     // of each image, in features_
   std::vector<int64_t> numbers_;  // of each image
   int64_t begun_ = 0;             // images added or left out
