@@ -10,7 +10,9 @@ void Findings::add(const std::string& key, const std::string& text) {
   const std::lock_guard lock(mutex_);
   const auto [entry, fresh] = entries_.emplace(key, Entry{entries_.size() + 1, 0});
   ++entry->second.times;
-  if (fresh) fmt::print(stderr, "ptxsim: finding {}: {}\n", entry->second.number, text);
+  if (!fresh) return;
+  fmt::print(stderr, "ptxsim: finding {}: {}\n", entry->second.number, text);
+  if (tell_) tell_();
 }
 
 uint64_t Findings::count() const {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "tools/ptxsim/check/findings.h"
 #include "tools/ptxsim/runtime/graph.h"
 #include "tools/ptxsim/runtime/pool.h"
 
@@ -39,15 +40,15 @@ cudaError_t error_of(Status status) {
   return cudaErrorUnknown;
 }
 
-/// For the driver program: how many findings there were, or that the library was used at all.
-void tell_driver(uint64_t findings) {
+/// For the driver program: a byte for each finding as it is made, for the program may end by abort() or _exit(), and
+/// one that says that the library was used at all.
+void tell_driver(char what) {
   const char* text = std::getenv("PTXSIM_RESULT_FD");
   if (text == nullptr) return;
   int descriptor = -1;
   if (std::from_chars(text, text + std::strlen(text), descriptor).ec != std::errc{}) return;
-  const std::string line = fmt::format("findings {}\n", findings);
   // Nobody may be reading any more.
-  if (write(descriptor, line.data(), line.size()) < 0) return;
+  if (write(descriptor, &what, 1) < 0) return;
 }
 
 }  // namespace
@@ -71,7 +72,10 @@ Runtime* Runtime::get_if_made() { return g_runtime; }
 Machine& Runtime::machine() {
   std::call_once(machine_once_, [this] {
     try {
-      machine_made_ = new Machine(Options::from_environment());
+      auto* machine = new Machine(Options::from_environment());
+      machine->findings().on_new([] { tell_driver('f'); });
+      tell_driver('u');
+      machine_made_ = machine;
     } catch (const Error& error) {
       say(error.what());
     }
@@ -156,16 +160,15 @@ void Runtime::finish() {
   // A program may end without waiting for its last kernels. They are run, for their findings; but one that waits for
   // the program would wait forever.
   constexpr std::chrono::seconds kPatience{20};
-  uint64_t findings = 0;
   if (Machine* machine = machine_if_made()) {
     if (!scheduler.wait_all_for(kPatience)) say("the program has ended while its kernels are still running");
     if (lost()) {
       // After a fault the program cannot free anything any more: what it has left is no leak.
       for (Allocation* allocation : machine->memory().live_allocations()) machine->memory().free(allocation);
     }
-    findings = machine->finish();
+    machine->finish();
   }
-  tell_driver(findings);
+  tell_driver('u');
 }
 
 namespace {
