@@ -338,10 +338,16 @@ TEST(PtxParser, LinesFollowWhatIsInlined) {
       ".file 1 \"/home/somebody/kernel.cu\"\n.file 2 \"header.h\", 1234, 56\n"
       ".section .debug_str\n{\n$L__info_string0:\n.b8 95,90,0\n}\n");
   const std::vector<Instruction>& body = module.functions.at(0).body;
-  for (const size_t i : {0, 1, 2, 3}) EXPECT_EQ(module.place(body[i].source), "kernel.cu:10") << i;
+  for (const size_t i : {0, 1, 2, 3}) EXPECT_EQ(module.outer_place(body[i].source), "kernel.cu:10") << i;
+  EXPECT_EQ(module.place(body[0].source), "kernel.cu:10");
+  EXPECT_EQ(module.place(body[1].source), "header.h:20 (inlined at kernel.cu:10)");
+  for (const size_t i : {2, 3}) {
+    EXPECT_EQ(module.place(body[i].source), "header.h:30 (inlined at header.h:20, kernel.cu:10)");
+  }
   EXPECT_EQ(module.place(body[4].source), "kernel.cu:11");
   EXPECT_EQ(module.lines[body[2].source - 1].line, 30U);
   EXPECT_EQ(module.place(0), "");
+  EXPECT_EQ(module.outer_place(0), "");
 }
 
 TEST(PtxParser, CommentsAndEmptyStatements) {

@@ -25,7 +25,7 @@ std::string Reporter::where(uint32_t place) const {
 
 std::string Reporter::site(uint32_t place) const {
   if (place < program().code.size() && program().origins[place].text != nullptr) {
-    const std::string line = program().module->place(program().origins[place].text->source);
+    const std::string line = program().module->outer_place(program().origins[place].text->source);
     if (!line.empty()) return line;
   }
   return fmt::format("{}", place);

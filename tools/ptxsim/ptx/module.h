@@ -134,8 +134,10 @@ struct Module {
   std::map<uint32_t, std::string> files;                    // .file
   std::vector<SourceLine> lines;
 
-  /// "file.cu:12" of the kernel's own line: follows inlined_at outwards; empty without line information.
+  /// "file.cu:12", or "helper.h:5 (inlined at file.cu:12)"; empty without line information.
   std::string place(uint32_t source) const;
+  /// "file.cu:12" of the kernel's own line: follows inlined_at outwards.
+  std::string outer_place(uint32_t source) const;
 };
 
 /// Parses a module. Throws ptxsim::Error with "ptx line N: …" naming the token, what was expected and what was found.
