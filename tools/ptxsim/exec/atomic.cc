@@ -225,6 +225,7 @@ void atomic(Warp& w, const Instruction& in, Mask m) {
     }
     for (uint32_t e = 0; e < n; ++e) {
       old[e] = update<U, Op>(at.pointer[l] + e * sizeof(U), sources[e], thirds[e], global, global);
+      if (Op::apply(old[e], sources[e], thirds[e], global) != old[e]) w.changed_memory = true;
     }
     if (in.flags[kReturns] == 0) return;
     for (uint32_t e = 0; e < n; ++e) w.lanes<U>(d[e])[l] = old[e];
@@ -258,6 +259,7 @@ void atomic_b128(Warp& w, const Instruction& in, Mask m) {
         seen = __sync_val_compare_and_swap(place, old, b);
       } while (seen != old);
     }
+    w.changed_memory = true;
     d[l] = static_cast<uint64_t>(old);
     d[l + kLanes] = static_cast<uint64_t>(old >> 64);
   });

@@ -1,6 +1,25 @@
+#include <utility>
+
 #include "tools/ptxsim/exec/cta.h"
 
 namespace ptxsim {
+
+namespace {
+
+/// Of all that decides what a warp does next but memory: its registers, and where its lanes stand.
+uint64_t state_of(Warp& warp) {
+  uint64_t state = warp.index;
+  const auto add = [&](uint64_t value) { state = (state ^ value) * 0x9e3779b97f4a7c15 + (state >> 29); };
+  for (const Group& g : warp.groups()) {
+    add(uint64_t{g.pc} << 32 | g.mask);
+    add(uint64_t{g.frame} << 32 | static_cast<uint64_t>(g.state));
+  }
+  const auto* registers = reinterpret_cast<const uint64_t*>(warp.frame_at(0));
+  for (uint32_t i = 0; i < warp.program().frame_bytes / 8; ++i) add(registers[i]);
+  return state;
+}
+
+}  // namespace
 
 Cluster::Cluster(Grid& grid, uint64_t index) {
   const Dim3& extent = grid.launch->grid;
@@ -33,6 +52,7 @@ bool Cluster::step(Worker& worker) {
     progressed_ = progressed_ || block->progressed();
     if (block->grid.stopped.load(std::memory_order_relaxed)) return false;
   }
+  if (alive && (progressed_ ? executed_much() : spinning)) look_for_cycle();
   if (!alive || progressed_ || spinning || stuck == nullptr) {
     idle_rounds_ = 0;
   } else if (!awaits || ++idle_rounds_ > kPatience) {
@@ -40,6 +60,55 @@ bool Cluster::step(Worker& worker) {
     return false;
   }
   return alive;
+}
+
+/// Whether a warp may have used up its turn: a loop without an end need not look at memory at all.
+bool Cluster::executed_much() {
+  constexpr uint64_t kMuch = 1 << 16;
+  if (blocks.front()->grid.machine->options().adversarial) return false;
+  uint64_t executed = 0;
+  for (const auto& block : blocks) {
+    for (const Warp& warp : block->warps) executed += warp.executed;
+  }
+  if (executed - executed_seen_ < kMuch) {
+    nothing_new_ = 0;
+    return false;
+  }
+  executed_seen_ = executed;
+  return true;
+}
+
+void Cluster::look_for_cycle() {
+  bool fresh = false;
+  const uint64_t changes = blocks.front()->grid.machine->memory_changes();
+  if (changes != changes_seen_ || states_.size() > kMostStates) {
+    changes_seen_ = changes;
+    states_.clear();
+  }
+  for (const auto& block : blocks) {
+    for (Warp& warp : block->warps) {
+      // The host may write at any time, and nobody sees it.
+      fresh = std::exchange(warp.looked_at_host, false) || fresh;
+      if (warp.alive() != 0) fresh = states_.insert(state_of(warp) ^ block->linear_index << 48).second || fresh;
+    }
+  }
+  nothing_new_ = fresh ? 0 : nothing_new_ + 1;
+}
+
+void Cluster::fail_cycling(const std::string& why) {
+  for (const auto& block : blocks) {
+    for (Warp& warp : block->warps) {
+      if (warp.alive() == 0 || warp.blocked()) continue;
+      const Group& g = warp.running();
+      const auto t = warp.thread_of(std::countr_zero(g.mask));
+      block->grid.fail(
+          Status::kDeadlock,
+          fmt::format("{}: {}, thread ({}, {}, {}): deadlock: goes round for ever, and nobody changes memory any "
+                      "more: {}",
+                      warp.program().place(g.pc == 0 ? 0 : g.pc - 1), block->describe(), t[0], t[1], t[2], why));
+      return;
+    }
+  }
 }
 
 }  // namespace ptxsim

@@ -161,6 +161,7 @@ bool Cta::step(Worker& the_worker, uint64_t budget) {
       warp.observer2 = worker->observers.size() > 1 ? worker->observers[1].get() : nullptr;
       warp.run(adversarial ? 1 + worker->random() % 64 : budget);
       if (grid.stopped.load(std::memory_order_relaxed)) return false;
+      if (std::exchange(warp.changed_memory, false)) grid.machine->memory_changed();
       if (warp.spinning() && warp.awaited().instruction != nullptr) {
         awaits_ = true;
       } else if (warp.spinning()) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "tools/ptxsim/exec/warp.h"
@@ -129,6 +130,10 @@ class Cluster {
   bool step(Worker& worker);
   bool progressed() const { return progressed_; }
 
+  /// Whether it has been through the same states again and again, and will be for as long as nobody changes memory.
+  bool cycles() const { return nothing_new_ >= kCycles; }
+  void fail_cycling(const std::string& why);
+
   /// barrier.cluster (cluster_barrier.cc), which observers know as barrier 16 of each block.
   static constexpr int kBarrier = 16;
   void arrive(Warp& warp, Mask lanes);
@@ -141,6 +146,16 @@ class Cluster {
   uint32_t idle_rounds_ = 0;
   uint32_t arrived_ = 0;  // threads, all alive, in the barrier's phase
   bool progressed_ = true;
+
+  static constexpr uint32_t kCycles = 64;
+  static constexpr size_t kMostStates = 1 << 12;
+  void look_for_cycle();
+  bool executed_much();
+
+  std::unordered_set<uint64_t> states_;  // of its warps, since memory changed last
+  uint32_t nothing_new_ = 0;             // rounds
+  uint64_t changes_seen_ = 0;            // Machine::memory_changes
+  uint64_t executed_seen_ = 0;           // instructions
 };
 
 }  // namespace ptxsim

@@ -93,6 +93,16 @@ bool locate_param(Warp& w, const Instruction& in, Mask mask, const uint64_t* add
   return true;
 }
 
+/// The allocation that an address outside of all means: the page behind an allocation is the one before the next, whose
+/// start may be nearer.
+const Allocation* nearest(const AddressSpace& memory, uint64_t address, const Allocation* here) {
+  if (here == nullptr || address < here->base + here->bytes) return here;
+  constexpr uint64_t kReach = 4096;
+  const Allocation* next = memory.find(address + kReach);
+  if (next == nullptr || next == here || !next->live || next->base <= address) return here;
+  return next->base - address < address - (here->base + here->bytes) ? next : here;
+}
+
 std::string outside_global(uint64_t address, uint32_t bytes, Access::Kind kind, const Allocation* near) {
   std::string text = fmt::format("out-of-bounds {} of {} bytes of global memory at {:#x}", verb(kind), bytes, address);
   if (near == nullptr) {
@@ -124,6 +134,9 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
   if (a != nullptr && a->live.load(std::memory_order_acquire) && lowest >= a->base && highest - a->base < a->bytes &&
       a->bytes - (highest - a->base) >= bytes && !(writes && a->read_only)) {
     common = a;
+    if (a->kind == MemoryKind::kHost || a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kRegistered) {
+      w.looked_at_host = true;
+    }
     std::byte* const origin = a->host;
     const uint64_t start = a->base;
     for (int l = 0; l < kLanes; ++l) located.pointer[l] = origin + (address[l] - start);
@@ -145,7 +158,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
       located.pointer[l] = own->host + (address[l] - own->base);
       return;
     }
-    w.fault(Status::kIllegalAddress, in, l, outside_global(address[l], bytes, kind, own));
+    w.fault(Status::kIllegalAddress, in, l, outside_global(address[l], bytes, kind, nearest(memory, address[l], own)));
     fine = false;
   });
   return fine;
@@ -196,6 +209,7 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
 bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, Space space, uint32_t bytes,
             uint32_t alignment, Access::Kind kind, bool synchronising, const std::byte* value, Located& located) {
   Access access{kind, space, synchronising, mask, bytes, address, nullptr, value};
+  if (kind != Access::Kind::kLoad && kind != Access::Kind::kAtomic) w.changed_memory = true;
   bool fine = false;
   switch (space) {
     case Space::kShared:

@@ -50,10 +50,12 @@ class Observer {
   /// An aligned barrier is reached by some of a warp's lanes, and the others will not come to it.
   virtual void barrier_diverged(Warp&, const Instruction&, Mask /*here*/, Mask /*missing*/) {}
   virtual void lanes_exit(Warp&, Mask) {}
-  /// A release or an acquire through a synchronisation object: an mbarrier (by its offset in shared memory, or its address
-  /// in shared::cluster), a warpgroup's products (kShared, beyond all offsets), or all of global memory.
+  /// A release or an acquire through a synchronisation object: an mbarrier (by its offset in shared memory, or its
+  /// address in shared::cluster), a warpgroup's products (kShared, beyond all offsets), or all of global memory.
   virtual void release(Warp&, Mask, Space, uint64_t /*object*/) {}
   virtual void acquire(Warp&, Mask, Space, uint64_t /*object*/) {}
+  /// Before each instruction of a warp whose `watched` is set: the running lanes, and those whose guard holds.
+  virtual void step(Warp&, const Instruction&, Mask /*active*/, Mask /*mask*/) {}
 };
 
 }  // namespace ptxsim

@@ -353,7 +353,7 @@ std::array<uint32_t, 3> Warp::thread_of(int lane) const {
 
 const Program& Warp::program() const { return *cta->grid.program; }
 
-template <bool kCounting>
+template <bool kCounting, bool kWatched>
 void Warp::loop(uint64_t& budget) {
   const Instruction* const code = program().code.data();
   uint64_t left = budget;
@@ -369,6 +369,7 @@ void Warp::loop(uint64_t& budget) {
       worker->threads[pc] += static_cast<uint64_t>(std::popcount(mask));
     }
     ++pc;
+    if constexpr (kWatched) observer->step(*this, in, active, mask);
     if (mask != 0) in.execute(*this, in, mask);
     --left;
   } while (pc < switch_pc && left != 0);
@@ -385,10 +386,10 @@ bool Warp::run(uint64_t budget) {
     return !groups_.empty();
   }
   while (budget != 0) {
-    if (counting) {
-      loop<true>(budget);
+    if (watched) {
+      counting ? loop<true, true>(budget) : loop<false, true>(budget);
     } else {
-      loop<false>(budget);
+      counting ? loop<true, false>(budget) : loop<false, false>(budget);
     }
     if (cta->grid.stopped.load(std::memory_order_relaxed)) return false;
     save();

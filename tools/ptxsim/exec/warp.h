@@ -190,6 +190,11 @@ class Warp {
   Mask cluster_arrived = 0;  // lanes that have arrived in the cluster's phase, which is not complete
   Mask cluster_owed = 0;     // lanes that have arrived and not yet waited
 
+  // --- for those who look on ------------------------------------------------------------------------------------
+  bool watched = false;         // observer->step sees every instruction: it follows what is in the registers
+  bool changed_memory = false;  // since the block last asked: a store, or an atomic that left another value
+  bool looked_at_host = false;  // since the cluster last asked: at memory that the host can write at any time
+
   // --- faults ---------------------------------------------------------------------------------------------------
   /// Ends the launch: the message gets kernel, block, thread and place. Returns; the handler must return at once too.
   void fault(Status status, const Instruction& instruction, int lane, const std::string& what);
@@ -221,7 +226,7 @@ class Warp {
   static constexpr uint32_t kSpins = 64;
   static constexpr uint32_t kPatience = 1 << 20;  // loops of a group while others are ready
 
-  template <bool kCounting>
+  template <bool kCounting, bool kWatched>
   void loop(uint64_t& budget);
   void save();
   bool pick();  // the next group to run; false when none can

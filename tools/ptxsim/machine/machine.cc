@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <unordered_set>
 
 #include "tools/ptxsim/check/checker.h"
 #include "tools/ptxsim/count/counters.h"
@@ -56,7 +58,7 @@ struct Machine::State {
   WorkerPool pool;
   std::unique_ptr<Checker> checker;
   std::unique_ptr<Counters> counters;
-  std::atomic<uint64_t> launches{0};
+  std::atomic<uint64_t> launches{0}, changes{0};
   Allocation* grid_barriers = nullptr;
   std::mutex barrier_mutex;
 };
@@ -91,13 +93,15 @@ class Dispatch {
       while ((alive = cluster->step(worker))) {
         if (grid_.stopped.load(std::memory_order_relaxed)) break;
         idle = cluster->progressed() ? 0 : idle + 1;
+        if (cluster->cycles() && for_ever(*cluster)) break;
         // The adversarial schedule stops warps before they have said that they only spin.
-        if (idle > kIdleRounds || (adversarial_ && worker.random() % kTurns == 0)) {
+        if (idle > kIdleRounds || cluster->cycles() || (adversarial_ && worker.random() % kTurns == 0)) {
           if (others_wait()) break;
           std::this_thread::yield();
         }
       }
       const std::lock_guard lock(mutex_);
+      if (!alive) cycling_.erase(cluster.get());
       if (alive && !grid_.stopped) {
         parked_.push_back(std::move(cluster));
       } else {
@@ -138,6 +142,28 @@ class Dispatch {
     return !parked_.empty() || (next_ < clusters_ && open_ < resident_);
   }
 
+  /// Whether all that run only wait for memory which nobody changes, for so long that nobody else can be about to.
+  bool for_ever(Cluster& cluster) {
+    const std::lock_guard lock(mutex_);
+    const uint64_t changes = grid_.machine->memory_changes();
+    const auto now = std::chrono::steady_clock::now();
+    if (changes != changes_seen_ || cycling_.empty()) {
+      changes_seen_ = changes;
+      cycling_.clear();
+      cycling_since_ = now;
+    }
+    cycling_.insert(&cluster);
+    const bool room = next_ < clusters_ && open_ < resident_;
+    if (room || cycling_.size() < open_ || now - cycling_since_ < kDeadlockAfter) return false;
+    cluster.fail_cycling(next_ < clusters_
+                             ? fmt::format("{} of {} blocks have not started, for no more fit on the device at once",
+                                           (clusters_ - next_) * grid_.blocks_per_cluster, grid_.blocks)
+                             : std::string("all blocks that have not ended do the same"));
+    return true;
+  }
+
+  static constexpr std::chrono::seconds kDeadlockAfter{4};
+
   Grid& grid_;
   uint64_t clusters_, resident_;
   bool adversarial_;
@@ -145,6 +171,9 @@ class Dispatch {
   uint64_t next_ = 0, open_ = 0;  // open: started and not done
   bool turn_ = false;
   std::deque<std::unique_ptr<Cluster>> parked_;
+  std::unordered_set<const Cluster*> cycling_;  // since memory changed last
+  std::chrono::steady_clock::time_point cycling_since_;
+  uint64_t changes_seen_ = 0;
 };
 
 }  // namespace
@@ -229,7 +258,9 @@ Outcome Machine::run(const Launch& launch) {
 }
 
 void Machine::host_wrote(uint64_t address, uint64_t bytes) {
-  if (state_ != nullptr && state_->checker != nullptr) state_->checker->host_wrote(address, bytes);
+  if (state_ == nullptr) return;  // it is just being made
+  memory_changed();
+  if (state_->checker != nullptr) state_->checker->host_wrote(address, bytes);
 }
 
 void Machine::host_reads(uint64_t address, uint64_t bytes, const char* call) {
@@ -237,8 +268,12 @@ void Machine::host_reads(uint64_t address, uint64_t bytes, const char* call) {
 }
 
 void Machine::device_copied(uint64_t to, uint64_t from, uint64_t bytes) {
+  memory_changed();
   if (state_->checker != nullptr) state_->checker->device_copied(to, from, bytes);
 }
+
+void Machine::memory_changed() { state_->changes.fetch_add(1, std::memory_order_relaxed); }
+uint64_t Machine::memory_changes() const { return state_->changes.load(std::memory_order_relaxed); }
 
 Findings& Machine::findings() { return state_->findings; }
 const Counters* Machine::counters() const { return state_->counters.get(); }

@@ -131,6 +131,10 @@ class Machine {
   /// Copies device -> device carry their state of initialisation along.
   void device_copied(uint64_t to, uint64_t from, uint64_t bytes);
 
+  /// Something has changed in memory that kernels may wait for; and how often that was.
+  void memory_changed();
+  uint64_t memory_changes() const;
+
   /// At the end of the process: leaks (when checking), then the report (when counting). Returns the number of findings.
   uint64_t finish();
 
