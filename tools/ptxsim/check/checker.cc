@@ -125,8 +125,13 @@ void Checker::device_copied(uint64_t to, uint64_t from, uint64_t bytes) {
 void Checker::find_leaks() {
   for (const Allocation* a : state_->machine->memory().live_allocations()) {
     const bool programs_own = a->kind == MemoryKind::kDevice || a->kind == MemoryKind::kPool ||
-                              a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kHost;
+                              a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kHost ||
+                              a->kind == MemoryKind::kHeap;
     if (!programs_own || !a->name.empty() || a->recurring) continue;
+    if (a->kind == MemoryKind::kHeap) {  // every thread may have its own
+      state_->findings->add("leak|" + a->site, fmt::format("leak: {}: {} was never freed", a->site, a->describe()));
+      continue;
+    }
     state_->findings->add(fmt::format("leak|{}", a->sequence), fmt::format("leak: {} was never freed", a->describe()));
   }
 }

@@ -283,7 +283,11 @@ void device_malloc(Warp& w, const Instruction& in, Mask m) {
     } while (fits && !machine.heap_used.compare_exchange_weak(used, used + charged(bytes)));
     if (fits) {
       allocation = machine.memory().allocate(MemoryKind::kHeap, bytes);
-      if (allocation == nullptr) machine.heap_used -= charged(bytes);
+      if (allocation == nullptr) {
+        machine.heap_used -= charged(bytes);
+      } else if (machine.options().check) {
+        allocation->site = w.program().place(in.index);
+      }
     }
     give_result(w, in, l, allocation == nullptr ? uint64_t{0} : allocation->base);
   });

@@ -41,6 +41,7 @@ struct Allocation {
   bool read_only = false;
   bool recurring = false;  // made by reserve(): its memory comes and goes
   std::unique_ptr<AllocationShadow> shadow;
+  std::string site;  // of malloc in device code, when checking: where it was called
 
   /// "allocation 3 (1024 bytes of device memory at 0x…)", or "__device__ variable 'counts' (…)".
   std::string describe() const;
