@@ -143,6 +143,34 @@ TEST_P(GlobalRace, ABarrierOfAllBlocks) {
   EXPECT_TRUE(says(check(body(""), 4, 32), {"race"}));
 }
 
+TEST_P(GlobalRace, AFlagPublishesWhatAFenceCovers) {
+  const auto body = [](const std::string& fence, const std::string& store) {
+    return "setp.ne.u32 %p1, %r1, 0;\n@%p1 bra $END;\nsetp.ne.u32 %p2, %r2, 0;\n@%p2 bra $WAIT;\n"
+           "st.global.u32 [%rd1+256], 7;\n" +
+           fence + store +
+           " [%rd1], 1;\nbra $END;\n$WAIT:\nld.volatile.global.u32 %r8, [%rd1];\nsetp.eq.u32 %p3, %r8, 0;\n"
+           "@%p3 bra $WAIT;\nmembar.gl;\nld.global.u32 %r9, [%rd1+256];\n$END:\n";
+  };
+  EXPECT_EQ(check(body("membar.gl;\n", "st.volatile.global.u32"), 2, 32), "");
+  EXPECT_EQ(check(body("fence.acq_rel.gpu;\n", "st.relaxed.gpu.global.u32"), 2, 32), "");
+  EXPECT_EQ(check(body("", "st.release.gpu.global.u32"), 2, 32), "");
+  EXPECT_EQ(check(body("", "red.release.gpu.global.add.u32"), 2, 32), "");
+  EXPECT_TRUE(says(check(body("", "st.volatile.global.u32"), 2, 32), {"race", "nothing orders the blocks"}));
+  EXPECT_TRUE(says(check(body("", "red.global.add.u32"), 2, 32), {"race"}));
+  EXPECT_TRUE(says(check(body("membar.cta;\n", "red.global.add.u32"), 2, 32), {"race"}));
+  EXPECT_TRUE(says(check(body("", "st.release.cta.global.u32"), 2, 32), {"race"}));
+}
+
+TEST_P(GlobalRace, AtomicsOfABlockBetweenBlocks) {
+  EXPECT_TRUE(says(check("red.cta.global.add.u32 [%rd1], 1;\n", 4, 32), {"race", "the scope is the block"}));
+  EXPECT_EQ(check("red.cta.global.add.u32 [%rd1], 1;\n", 1, 64), "");
+}
+
+TEST_P(GlobalRace, AtomicsHideNoPlainWrite) {
+  const std::string zero = "setp.eq.u32 %p1, %r4, 0;\n@%p1 st.global.u32 [%rd1], %r1;\n";
+  EXPECT_TRUE(says(check(zero + "red.global.add.u32 [%rd1], 1;\n", 4, 32), {"race"}));
+}
+
 TEST_P(GlobalRace, SameValuesAndDifferentBytes) {
   EXPECT_EQ(check("st.global.u32 [%rd1], 1;\n", 8, 32), "");
   EXPECT_EQ(check("cvt.u64.u32 %rd5, %r4;\nadd.s64 %rd5, %rd5, %rd1;\nst.global.u8 [%rd5], %r4;\n", 8, 37), "");

@@ -43,6 +43,37 @@ TEST(Uninitialised, ElementsOfVectorsAreToldApart) {
                    {"uninitialised"}));
 }
 
+TEST(Uninitialised, WhatIsCopiedWithItsNeighboursIsJudgedWhereItIsUsed) {
+  CheckedDevice device;
+  Allocation *a = device.uninitialised(512), *b = device.uninitialised(512);
+  const std::string start = kThreads + "ld.param.u64 %rd3, [p1];\nmul.wide.u32 %rd5, %r1, 8;\n" +
+                            "add.s64 %rd4, %rd3, %rd5;\nadd.s64 %rd5, %rd1, %rd5;\n";
+  EXPECT_EQ(device.check(kernel(2, start + "st.global.u32 [%rd5], %r1;"), 1, 32, a, b), "");
+  EXPECT_EQ(device.check(kernel(2, start + "ld.global.v2.u32 {%r8, %r9}, [%rd5];\nmov.u32 %r10, %r9;\n"
+                                           "st.global.v2.u32 [%rd4], {%r8, %r10};"),
+                         1, 32, a, b),
+            "");
+  const auto use = [&](const std::string& text) {
+    return device.check(kernel(2, start + "ld.global.v2.u32 {%r8, %r9}, [%rd4];\n" + text), 1, 32, a, b);
+  };
+  EXPECT_EQ(use("setp.eq.u32 %p1, %r9, 0;\nsetp.ne.u32 %p2, %r8, %r8;\nand.pred %p3, %p1, %p2;\n"
+                "selp.u32 %r10, %r9, %r8, %p3;\nst.global.u32 [%rd4], %r10;"),
+            "");
+  for (const char* text :
+       {"st.global.u32 [%rd5], %r9;", "add.u32 %r10, %r9, %r8;\nst.global.v2.u32 [%rd5], {%r8, %r10};",
+        "setp.eq.u32 %p1, %r9, 0;\n@%p1 st.global.u32 [%rd5], %r8;",
+        "setp.eq.u32 %p1, %r9, 0;\nsetp.eq.u32 %p2, %r8, %r8;\nand.pred %p3, %p1, %p2;\n"
+        "selp.u32 %r10, 1, 0, %p3;\nst.global.u32 [%rd5], %r10;",
+        "shfl.sync.bfly.b32 %r10, %r9, 1, 31, -1;"}) {
+    CheckedDevice fresh;
+    Allocation *c = fresh.uninitialised(512), *d = fresh.uninitialised(512);
+    EXPECT_EQ(fresh.check(kernel(2, start + "st.global.u32 [%rd4], %r1;"), 1, 32, c, d), "");
+    EXPECT_TRUE(says(fresh.check(kernel(2, start + "ld.global.v2.u32 {%r8, %r9}, [%rd4];\n" + text), 1, 32, c, d),
+                     {"ld.global.v2.u32", "read of 4 bytes of uninitialised global memory"}))
+        << text;
+  }
+}
+
 TEST(Uninitialised, TheHostWritesAndReads) {
   CheckedDevice device;
   Machine& m = device.machine();

@@ -25,10 +25,14 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
     warp.views[0] = {kAllLanes, {}};
     warp.views[0].clock.floor = first;
     warp.published = {};
+    warp.undefined.clear();
+    warp.fence_block = warp.fence_device = {};
+    warp.has_fence_block = warp.has_fence_device = false;
     std::fill(std::begin(warp.barriers), std::end(warp.barriers), 0);
     warp.stores.assign(of.stores() + 1, {});
   }
   objects.clear();
+  remote = {};
   for (Barrier& b : barriers_) b = {};
   if (shared == nullptr || shared_bytes < cta.grid.shared_bytes) {
     shared_bytes = cta.grid.shared_bytes;
@@ -129,20 +133,46 @@ void BlockShadow::release_to_blocks(WarpShadow& warp, Mask lanes, Mask alive) {
   release(warp, lanes, alive, released->clock);
 }
 
+void BlockShadow::fence(WarpShadow& warp, Mask lanes, Mask alive, bool device) {
+  release(warp, lanes, alive, warp.fence_block);
+  warp.has_fence_block = true;
+  if (!device) return;
+  release(warp, lanes, alive, warp.fence_device);
+  warp.has_fence_device = true;
+}
+
+void BlockShadow::publish(WarpShadow& warp, Mask lanes, Mask alive, bool to_blocks) {
+  if (warp.has_fence_block) warp.published.join(warp.fence_block);
+  if (!to_blocks) return;
+  if (released == nullptr) released = &launch->will_release(number);
+  const std::lock_guard lock(released->mutex);
+  release(warp, lanes, alive, released->reads);
+  if (warp.has_fence_device) released->clock.join(warp.fence_device);
+}
+
 void BlockShadow::barrier_arrive(WarpShadow& warp, Mask lanes, Mask alive, int barrier, bool waits) {
   Barrier& b = barriers_[barrier];
   release(warp, lanes, alive, b.gathering);
+  if (warp.has_fence_device) {
+    b.gathering_fences.join(warp.fence_device);
+    b.any_fence = true;
+  }
   b.arrived += static_cast<uint32_t>(std::popcount(lanes));
   b.all_wait = b.all_wait && waits;
 }
 
-void BlockShadow::barrier_complete(uint32_t alive_threads, int barrier) {
+void BlockShadow::barrier_complete(uint32_t alive_threads, uint32_t all_threads, int barrier) {
   Barrier& b = barriers_[barrier];
   b.complete = b.gathering;
-  // Everybody is here, and nobody has done anything since they came.
-  if (b.all_wait && b.arrived == alive_threads && !in_cluster) b.complete.floor = intervals_->now();
+  // Everybody is here, and nobody has done anything since they came. A named barrier says nothing of who has exited.
+  const uint32_t everybody = barrier == 0 ? alive_threads : all_threads;
+  if (b.all_wait && b.arrived == everybody && !in_cluster) b.complete.floor = intervals_->now();
   // The other blocks of a cluster have released to others what they did before they came.
   if (barrier == Cluster::kBarrier) b.complete.acquired = intervals_->now();
+  if (b.any_fence) b.complete_fences = b.gathering_fences;
+  b.any_complete_fence = b.any_fence;
+  if (b.any_fence) b.gathering_fences = {};
+  b.any_fence = false;
   b.gathering = {};
   b.arrived = 0;
   b.all_wait = true;
@@ -151,6 +181,10 @@ void BlockShadow::barrier_complete(uint32_t alive_threads, int barrier) {
 void BlockShadow::barrier_leave(WarpShadow& warp, Mask lanes, Mask alive, int barrier) {
   const Barrier& b = barriers_[barrier];
   acquire(warp, lanes, alive, b.complete);
+  if (b.any_complete_fence) {
+    warp.fence_device.join(b.complete_fences);
+    warp.has_fence_device = true;
+  }
   // All of the warp's lanes came and left: what they know is the same again.
   if ((alive & ~lanes) == 0 && warp.views.size() > 1) {
     for (size_t i = 1; i < warp.views.size(); ++i) warp.views[0].clock.join(warp.views[i].clock);

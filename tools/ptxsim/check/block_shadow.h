@@ -9,6 +9,7 @@
 #include "tools/ptxsim/check/clock.h"
 #include "tools/ptxsim/check/launch_shadow.h"
 #include "tools/ptxsim/check/shadow.h"
+#include "tools/ptxsim/check/undefined.h"
 #include "tools/ptxsim/exec/cta.h"
 
 namespace ptxsim {
@@ -24,6 +25,10 @@ struct WarpShadow {
   uint32_t index = 0;
   IntervalId id = kNobody;  // of the running interval, once it has accessed memory
   bool fenced = false;      // a fence came after the last store
+  /// What its last fences cover, for its own block and for all: what comes behind a fence tells of this to whoever
+  /// sees it, and of nothing else.
+  Clock fence_block, fence_device;
+  bool has_fence_block = false, has_fence_device = false;
   IntervalId together = 0;  // intervals below: all of the warp's lanes know of each other
   /// Beyond that, [of lane * 32 + about lane], after synchronisations of some of the lanes; empty until there is one.
   std::vector<IntervalId> mutual;
@@ -31,8 +36,12 @@ struct WarpShadow {
   /// Records at what the lanes have just read and may acquire from. Events come before their effects, so that only the
   /// next event finds there who wrote what was read.
   Mask acquiring = 0;
-  const uint64_t* read[kLanes] = {};
-  Clock published;  // what its releases within the block covered so far
+  const Record* read[kLanes] = {};        // the synchronising writer's
+  const Record* read_plain[kLanes] = {};  // the plain writer's, who may have stored behind a fence
+  bool read_in_block = false;             // by an access of the block's scope
+  Clock published;                        // what its releases within the block covered so far
+
+  UndefinedRegisters undefined;
 
   // For barrier divergence.
   uint32_t barriers[kLanes] = {};  // barrier 0's phases that each lane has come to
@@ -72,9 +81,12 @@ class BlockShadow {
   void release(WarpShadow& warp, Mask lanes, Mask alive, Clock& into);
   void acquire(WarpShadow& warp, Mask lanes, Mask alive, const Clock& from);
   void release_to_blocks(WarpShadow& warp, Mask lanes, Mask alive);
+  void fence(WarpShadow& warp, Mask lanes, Mask alive, bool device);
+  /// A synchronising store: hands on what the warp's fences cover, and what it has read.
+  void publish(WarpShadow& warp, Mask lanes, Mask alive, bool to_blocks);
 
   void barrier_arrive(WarpShadow& warp, Mask lanes, Mask alive, int barrier, bool waits);
-  void barrier_complete(uint32_t alive_threads, int barrier);
+  void barrier_complete(uint32_t alive_threads, uint32_t all_threads, int barrier);
   void barrier_leave(WarpShadow& warp, Mask lanes, Mask alive, int barrier);
 
   Checker::State* home = nullptr;  // where it goes when the block is done
@@ -88,6 +100,13 @@ class BlockShadow {
   IntervalId first = 0;  // this block's intervals are not below it
   std::unique_ptr<AccessRecords> shared;
   uint32_t shared_bytes = 0;
+  /// The last access to it by another block of the cluster.
+  struct Remote {
+    IntervalId id = kNobody;
+    uint32_t place = 0, warp = 0, lane = 0;
+    const Cta* from = nullptr;
+  };
+  Remote remote;
   uint64_t in_flight = 0;  // granules of shared memory that copies have yet to write
   std::vector<uint8_t> shared_written;
   std::vector<uint8_t> local_written;  // thread after thread
@@ -106,6 +125,8 @@ class BlockShadow {
 
   struct Barrier {
     Clock gathering, complete;
+    Clock gathering_fences, complete_fences;  // what fences for all blocks cover, of those who came
+    bool any_fence = false, any_complete_fence = false;
     uint32_t arrived = 0;
     bool all_wait = true;
   };

@@ -93,6 +93,12 @@ void Watcher::note_store(Warp& warp, const Instruction& in, Mask lanes) {
 void Watcher::lanes_exit(Warp& warp, Mask lanes) {
   BlockShadow& b = block(*warp.cta);
   WarpShadow& w = shadow(warp);
+  w.undefined.exit(lanes);
+  // The block's last threads: whoever else uses its shared memory must have done so before.
+  if (b.remote.id != kNobody && warp.cta->alive_threads() == static_cast<uint32_t>(std::popcount(lanes)) &&
+      w.clock(std::countr_zero(lanes)).acquired <= b.remote.id) {
+    outlived(*warp.cta, b.remote);
+  }
   for (size_t s = 1; s < w.stores.size(); ++s) {
     const WarpShadow::StoreSeen& seen = w.stores[s];
     const Mask both = seen.in_phase & lanes;

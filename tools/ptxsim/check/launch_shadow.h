@@ -13,6 +13,7 @@
 
 #include "tools/ptxsim/check/clock.h"
 #include "tools/ptxsim/check/shadow.h"
+#include "tools/ptxsim/check/undefined.h"
 #include "tools/ptxsim/exec/cta.h"
 
 namespace ptxsim {
@@ -65,13 +66,24 @@ class LaunchShadow {
   /// By instruction.
   struct Traits {
     uint16_t store = 0;       // from 1: the number of a store or atomic among them
-    bool optimistic = false;  // a load of what a later atomic of the same thread checks again
-    bool exchange = false;    // an atomic that writes whatever was there
-    bool object = false;      // of an mbarrier, whose events say what it orders
+    bool optimistic = false;  // a load whose value a later compare-and-swap of the same place checks again
+    bool polls = false;       // a load in a loop that goes on or ends by what it finds
+    bool is_volatile = false;
+    bool block_scope = false;  // .cta
+    bool releases = false;     // st.release
+    bool invalidates = false;  // mbarrier.inval, which belongs to the object's own operations
+    bool exchange = false;     // an atomic that writes whatever was there
+    bool object = false;       // of an mbarrier, whose events say what it orders
   };
   const Traits& traits(uint32_t index) const { return traits_[index]; }
   size_t stores() const { return store_places_.size(); }
   uint32_t store_place(size_t number) const { return store_places_[number - 1]; }
+
+  /// Made when first asked for.
+  const RegisterUse& register_use(const Program& program) {
+    std::call_once(register_use_once_, [&] { register_use_ = std::make_unique<RegisterUse>(program); });
+    return *register_use_;
+  }
 
   /// A read of what nobody has written may be a read that came before the write: then the race is the finding, and this
   /// one is none. Which it is, the end of the launch tells.
@@ -88,6 +100,8 @@ class LaunchShadow {
   struct Released {
     std::mutex mutex;
     Clock clock;
+    /// Reads need no fence: what has been read, no later write changes.
+    Clock reads;
   };
   Released* released(uint32_t block) const;  ///< null when it has released nothing
   Released& will_release(uint32_t block);
@@ -95,6 +109,8 @@ class LaunchShadow {
  private:
   std::vector<Traits> traits_;
   std::vector<uint32_t> store_places_;  // instructions, by number - 1
+  std::once_flag register_use_once_;
+  std::unique_ptr<const RegisterUse> register_use_;
   mutable std::mutex mutex_;
   std::unordered_map<uint32_t, std::unique_ptr<Released>> released_;
   std::map<std::string, Deferred> deferred_;

@@ -26,20 +26,21 @@ Order::Whose Order::whose(IntervalId id) {
   return last_whose_;
 }
 
-bool Order::released(LaunchShadow::Released* by, Record r) {
+bool Order::released(LaunchShadow::Released* by, Record r, bool wrote) {
   if (by == nullptr) return false;
   const std::lock_guard lock(by->mutex);
+  if (!wrote && by->reads.knows(record::warp(r), record::lane(r), record::id(r))) return true;
   return by->clock.knows(record::warp(r), record::lane(r), record::id(r));
 }
 
-bool Order::before(Record r, int lane) {
+bool Order::before(Record r, int lane, bool wrote) {
   const IntervalId id = record::id(r);
   const Clock& clock = warp_.clock(lane);
   switch (whose(id)) {
     case Whose::kFormerLaunch:
       return true;
     case Whose::kOtherBlock:
-      return id < clock.acquired && released(last_released_, r);
+      return id < clock.acquired && released(last_released_, r, wrote);
     case Whose::kThisBlock:
       break;
   }
@@ -47,7 +48,7 @@ bool Order::before(Record r, int lane) {
   if (record::warp(r) == warp_.index && (by == static_cast<uint32_t>(lane) || id < warp_.known(lane, by))) return true;
   if (clock.knows(record::warp(r), by, id)) return true;
   // By way of another block.
-  return across_blocks_ && id < clock.acquired && released(block_.released, r);
+  return across_blocks_ && id < clock.acquired && released(block_.released, r, wrote);
 }
 
 // --- races
@@ -98,8 +99,11 @@ void RaceCheck::examine(Record r, const Range& range, uint64_t i, uint32_t width
     under_way(lane, place, r);
     return;
   }
-  if (order_.before(r, lane)) return;
-  if (other_writes && manner_ == Manner::kSynchronising && record::manner(r) != Manner::kPlain) return;
+  if (order_.before(r, lane, other_writes)) return;
+  if (other_writes && record::synchronising(manner_) && record::manner(r) != Manner::kPlain) {
+    const bool scoped = manner_ == Manner::kBlockScope || record::manner(r) == Manner::kBlockScope;
+    if (!scoped || order_.whose(record::id(r)) != Order::Whose::kOtherBlock) return;
+  }
   if (other_writes && what_ == What::kWrite && same_value(lane, place, width, r)) return;
   race(lane, place, r, other_writes);
 }
@@ -110,6 +114,7 @@ void RaceCheck::check(const Granules& granules, const Range& range, uint32_t wid
     for (uint64_t i = 0; i < range.count; ++i) examine(r[range.first + i], range, i, width, other_writes);
   };
   look(granules.write, true);
+  if (synchronised_) look(granules.sync, true);
   if (!writes()) return;
   look(granules.read, false);
   look(granules.read_too, false);
@@ -140,7 +145,8 @@ void RaceCheck::note_readers(const Granules& granules, const Range& range) const
 }
 
 void RaceCheck::note_writers(const Granules& granules, const Range& range) {
-  Record* const write = granules.write + range.first;
+  const bool synchronises = record::synchronising(manner_);
+  Record* const write = (synchronises ? granules.sync : granules.write) + range.first;
   if (what_ == What::kLand) {
     for (uint64_t i = 0; i < range.count; ++i) {
       if (record::manner(write[i]) != Manner::kAsync) continue;
@@ -150,7 +156,7 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
     return;
   }
   if (order_.across_blocks() && manner_ != Manner::kPlain) {
-    note_synchronising_writers(granules, range);
+    note_ordered_writers(write, range);
     return;
   }
   const Range r = range;
@@ -161,9 +167,9 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
 
 /// Other workers may be at the same place. Whoever acquires from a record must see at least what all before it have
 /// released: records follow each other with growing intervals, and none is lost.
-void RaceCheck::note_synchronising_writers(const Granules& granules, const Range& range) {
+void RaceCheck::note_ordered_writers(Record* records, const Range& range) {
   for (uint64_t i = 0; i < range.count; ++i) {
-    const std::atomic_ref<Record> at(granules.write[range.first + i]);
+    const std::atomic_ref<Record> at(records[i]);
     Record old = at.load();
     do {
       if (record::id(old) > record::id(stamp_) && record::id(old) != kInFlight) {
@@ -209,6 +215,7 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
       for (uint64_t i = 0; i < range.count; ++i) examine(r[(range.first + i) / 4], range, i, 1, other_writes);
     };
     look(word.write, true);
+    if (synchronised_) look(word.sync, true);
     if (writes()) {
       look(word.read, false);
       look(word.read_too, false);
@@ -225,6 +232,8 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
 
 void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
   lanes_ = &lanes;
+  if (writes() && record::synchronising(manner_)) records.set_synchronised();
+  synchronised_ = records.synchronised();
   const uint64_t* place = lanes.place;
   uint64_t low = lanes.bytes & 3, apart = 0, from_first = 0;
   const uint64_t start = place[std::countr_zero(lanes.mask)];

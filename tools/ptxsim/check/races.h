@@ -14,7 +14,8 @@ class Order {
   Order(const BlockShadow& block, const WarpShadow& warp, const Intervals& intervals, bool across_blocks)
       : block_(block), warp_(warp), intervals_(intervals), across_blocks_(across_blocks) {}
 
-  bool before(Record r, int lane);
+  /// `wrote`: the record is a writer's.
+  bool before(Record r, int lane, bool wrote);
 
   enum class Whose : uint8_t { kFormerLaunch, kThisBlock, kOtherBlock };
   Whose whose(IntervalId id);
@@ -22,7 +23,7 @@ class Order {
   bool across_blocks() const { return across_blocks_; }
 
  private:
-  static bool released(LaunchShadow::Released* by, Record r);
+  static bool released(LaunchShadow::Released* by, Record r, bool wrote);
 
   const BlockShadow& block_;
   const WarpShadow& warp_;
@@ -106,7 +107,7 @@ class RaceCheck {
   void examine(Record r, const Range& range, uint64_t i, uint32_t width, bool other_writes);
   void note_readers(const Granules& granules, const Range& range) const;
   void note_writers(const Granules& granules, const Range& range);
-  void note_synchronising_writers(const Granules& granules, const Range& range);
+  void note_ordered_writers(Record* records, const Range& range);
   void write_early(const Range& range, uint32_t width) const;
   bool same_value(int lane, uint64_t place, uint32_t width, Record other) const;
   bool writes() const { return what_ == What::kWrite || what_ == What::kIssue; }
@@ -119,6 +120,7 @@ class RaceCheck {
   Record stamp_;  // of lane 0
   Filter filter_;
   const Lanes* lanes_ = nullptr;
+  bool synchronised_ = false;  // the memory has records of synchronising writers
   uint64_t in_flight_ = 0;
   Record replaced_[kLanes] = {};
 };

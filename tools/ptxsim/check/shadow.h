@@ -56,17 +56,19 @@ class LazyZeros {
   size_t bytes_ = 0;
 };
 
-/// Of each granule the last writer and two readers: one that stays as long as it matters, and the last other one. So
-/// that a write after reads by many threads still finds one that is not the writer's.
+/// Of each granule the last plain writer, the last synchronising one (which must not hide the plain one from others),
+/// and two readers: one that stays as long as it matters, and the last other one. So that a write after reads by many
+/// threads still finds one that is not the writer's.
 struct Granules {
   Record* write = nullptr;
+  Record* sync = nullptr;
   Record* read = nullptr;
   Record* read_too = nullptr;
 
-  static size_t bytes(size_t granules) { return 3 * granules * sizeof(Record); }
+  static size_t bytes(size_t granules) { return 4 * granules * sizeof(Record); }
   static Granules in(const LazyZeros& memory, size_t granules) {
     auto* first = memory.as<Record>();
-    return {first, first + granules, first + 2 * granules};
+    return {first, first + granules, first + 2 * granules, first + 3 * granules};
   }
 };
 
@@ -92,6 +94,11 @@ class AccessRecords {
     }
     return byte_;
   }
+  /// Whether there are synchronising writers at all.
+  bool synchronised() const { return synchronised_.load(std::memory_order_relaxed); }
+  void set_synchronised() {
+    if (!synchronised()) synchronised_.store(true, std::memory_order_relaxed);
+  }
   void clear() {
     memory_.clear();
     byte_memory_.clear();
@@ -102,6 +109,7 @@ class AccessRecords {
   LazyZeros memory_, byte_memory_;
   Granules word_, byte_;
   std::atomic<const Granules*> byte_in_use_{nullptr};
+  std::atomic<bool> synchronised_{false};
 };
 
 /// A byte each: 1 once it has been written. (Bytes and not bits, because workers that write neighbours need no lock.)

@@ -50,7 +50,9 @@ void Watcher::access(Warp& warp, const Instruction& in, const Access& a) {
 
 void Watcher::warp_sync(Warp& warp, Mask lanes) { block(*warp.cta).warp_sync(up_to_date(warp), lanes, warp.alive()); }
 
-void Watcher::barrier_complete(Cta& cta, int barrier) { block(cta).barrier_complete(cta.alive_threads(), barrier); }
+void Watcher::barrier_complete(Cta& cta, int barrier) {
+  block(cta).barrier_complete(cta.alive_threads(), cta.grid.threads_per_block, barrier);
+}
 
 void Watcher::barrier_leave(Warp& warp, Mask lanes, int barrier) {
   block(*warp.cta).barrier_leave(shadow(warp), lanes, warp.alive(), barrier);
@@ -60,7 +62,9 @@ void Watcher::release(Warp& warp, Mask lanes, Space space, uint64_t object) {
   BlockShadow& b = block(*warp.cta);
   WarpShadow& w = up_to_date(warp);
   if (space == Space::kGlobal) {
-    w.fenced = true;  // by itself, a fence tells nobody: what comes behind it does
+    // By itself, a fence tells nobody: what comes behind it does.
+    w.fenced = true;
+    b.fence(w, lanes, warp.alive(), !launch_->traits(warp.pc - 1).block_scope);
     return;
   }
   const Object at = object_of(warp, object);
@@ -113,24 +117,24 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
   if (reads && !(together && written::all(flags + place[0], uint64_t{a.bytes} * kLanes))) {
     // Padding is copied with its neighbours: only an element of which nothing was written is a finding.
     const uint32_t element = in.memory.total() == a.bytes ? in.memory.bytes : a.bytes;
-    each_lane(a.mask, [&](int l) {
-      uint8_t* const own = flags + place[l];
-      if (written::all(own, a.bytes)) return;
-      for (uint32_t at = 0; at < a.bytes; at += element) {
-        if (written::any(own + at, element)) continue;
-        const std::string& key =
-            *reporter_
-                 .key_of({1, in.index, same},
-                         [&] { return fmt::format("uninitialised|{}|{}", reporter_.site(in.index), same); })
-                 .first;
-        launch_->defer(key, reporter_.site(in.index), [&] {
-          return fmt::format("{}: {} of {} bytes of uninitialised {}",
-                             reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index),
-                             a.kind == Kind::kAtomic ? "atomic access" : "read", element, describe(l, at));
-        });
-        return;
-      }
-    });
+    for (uint32_t at = 0; at < a.bytes; at += element) {
+      Mask undefined = 0;
+      each_lane(a.mask, [&](int l) {
+        if (!written::any(flags + place[l] + at, element)) undefined |= Mask{1} << l;
+      });
+      if (undefined == 0 || load_undefined(warp, in, a, element, at / element, undefined, same)) continue;
+      const int l = std::countr_zero(undefined);
+      const std::string& key =
+          *reporter_
+               .key_of({1, in.index, same},
+                       [&] { return fmt::format("uninitialised|{}|{}", reporter_.site(in.index), same); })
+               .first;
+      launch_->defer(key, reporter_.site(in.index), [&] {
+        return fmt::format("{}: {} of {} bytes of uninitialised {}",
+                           reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index),
+                           a.kind == Kind::kAtomic ? "atomic access" : "read", element, describe(l, at));
+      });
+    }
   }
   if (a.kind == Kind::kLoad || a.kind == Kind::kAsyncRead) return;
   if (together) {
@@ -138,6 +142,7 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
   } else {
     each_lane(a.mask, [&](int l) { written::set(flags + place[l], a.bytes); });
   }
+  if (warp.watched && a.kind == Kind::kStore) store_undefined(warp, in, a, flags, place);
 }
 
 std::string Watcher::shared_place(uint64_t offset) const {
@@ -183,6 +188,25 @@ void Watcher::shared(Warp& warp, const Instruction& in, const Access& a, const C
                  [&](int l, uint32_t at) { return shared_place(a.address[l] + at); });
 }
 
+/// An access to another block's shared memory, which lasts as long as that block.
+void Watcher::note_remote(Warp& warp, const Instruction& in, const Cta& owner, Mask lanes) {
+  BlockShadow& target = block(owner);
+  const auto lane = static_cast<uint32_t>(std::countr_zero(lanes));
+  target.remote = {block(*warp.cta).interval(up_to_date(warp)), in.index, warp.index, lane, warp.cta};
+  if (owner.alive_threads() == 0) outlived(owner, target.remote);
+}
+
+void Watcher::outlived(const Cta& owner, const BlockShadow::Remote& by) {
+  reporter_.add(
+      {6, by.place, 0}, [&] { return fmt::format("outlived|{}", reporter_.site(by.place)); },
+      [&] {
+        return fmt::format(
+            "{}: access to shared memory of {}, which may have exited: no barrier of the "
+            "cluster comes before its exit",
+            reporter_.who(*by.from, by.warp, by.lane, by.place), owner.describe());
+      });
+}
+
 void Watcher::cluster(Warp& warp, const Instruction& in, const Access& a) {
   alignas(64) uint64_t offset[kLanes];
   for (int l = 0; l < kLanes; ++l) offset[l] = a.address[l] & ((uint64_t{1} << kClusterRankShift) - 1);
@@ -195,6 +219,7 @@ void Watcher::cluster(Warp& warp, const Instruction& in, const Access& a) {
     left &= ~same;
     const Cta& owner = *blocks[rank - 1];
     if (owner.shadow == nullptr) continue;  // it has not begun
+    note_remote(warp, in, owner, same);
     Access part = a;
     part.space = Space::kShared;
     part.mask = same;
@@ -234,10 +259,13 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
         {shadow.records, place, allocation.host - shadow.place(allocation.base), launch_->first, true, &allocation,
          nullptr});
   if (uint8_t* flags = shadow.written()) {
-    initialisation(warp, in, a, flags - shadow.place(allocation.base), place, allocation.sequence,
+    const bool heap = allocation.kind == MemoryKind::kHeap;  // every thread may have its own
+    initialisation(warp, in, a, flags - shadow.place(allocation.base), place, heap ? 0 : allocation.sequence,
                    [&](int l, uint32_t at) {
                      return fmt::format("global memory at {:#x}, in {}", a.address[l] + at, allocation.describe());
                    });
+  } else if (warp.watched && a.kind == Access::Kind::kStore) {
+    store_undefined(warp, in, a, nullptr, place);
   }
 }
 
@@ -245,7 +273,8 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
 // ------------------------------------------------------------------------------------------------------------
 
 template <class RecordOf>
-void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, Order& order, RecordOf record_of) {
+void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, Order& order, bool in_block,
+                                   bool hands_on, RecordOf record_of) {
   BlockShadow& b = block(*warp.cta);
   WarpShadow& w = shadow(warp);
   const Record floor = Record{floor_id} << record::kIdShift;
@@ -255,12 +284,13 @@ void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, 
   each_lane(lanes, [&](int l) {
     const Record r = record_of(l);
     const Manner manner = record::manner(r);
-    if (r < floor || (manner != Manner::kSynchronising && manner != Manner::kFenced)) return;
+    if (r < floor || (!record::synchronising(manner) && manner != Manner::kFenced)) return;
     const IntervalId id = record::id(r);
     const Order::Whose whose = order.whose(id);
     if (whose == Order::Whose::kFormerLaunch) return;
     const uint32_t by = record::lane(r);
     if (whose == Order::Whose::kOtherBlock) {
+      if (in_block || manner == Manner::kBlockScope) return;
       any = true;
       seen.acquired = std::max(seen.acquired, id);
     } else if (record::warp(r) != w.index) {
@@ -277,12 +307,16 @@ void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, 
   if (!any) return;
   each_lane(from_warps, [&](int v) { seen.join(b.warps[static_cast<size_t>(v)].published); });
   b.acquire(w, lanes, warp.alive(), seen);
+  // Whoever sees what an atomic has left sees what it followed.
+  if (hands_on) w.published.join(seen);
 }
 
 void Watcher::catch_up(Warp& warp, WarpShadow& w) {
   const Mask lanes = std::exchange(w.acquiring, 0);
   Order order(block(*warp.cta), w, state_.intervals, true);
-  acquire_from_records(warp, lanes, launch_->first, order, [&](int l) { return *w.read[l]; });
+  acquire_from_records(warp, lanes, launch_->first, order, w.read_in_block, false, [&](int l) { return *w.read[l]; });
+  acquire_from_records(warp, lanes, launch_->first, order, w.read_in_block, false,
+                       [&](int l) { return *w.read_plain[l]; });
 }
 
 namespace {
@@ -314,38 +348,44 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
   WarpShadow& w = up_to_date(warp);
   Order order(b, w, state_.intervals, memory.across_blocks);
   const bool stores = a.kind == Kind::kStore || a.kind == Kind::kAtomic;
-  const bool synchronising = a.synchronising && (stores || a.kind == Kind::kLoad);
-  const bool object = launch_->traits(in.index).object;  // which says by itself what it orders
+  const LaunchShadow::Traits& traits = launch_->traits(in.index);
+  const bool shared = memory.allocation == nullptr;
+  // Between warps volatile orders nothing where data is exchanged; it is for flags that somebody waits for.
+  const bool exchange = shared && traits.is_volatile && !traits.polls && a.kind == Kind::kLoad;
+  const bool synchronising = a.synchronising && (stores || a.kind == Kind::kLoad) && !exchange;
+  const bool object = traits.object;  // which says by itself what it orders
+  const bool in_block = !shared && traits.block_scope;
   const bool flag = a.kind == Kind::kStore && !synchronising && w.fenced;
-  const auto cell = [&](int l) -> const Record* {
+  const auto cell = [&](int l, Record* Granules::*which) -> const Record* {
     const bool word = (a.bytes | memory.place[l]) % 4 == 0;
-    return word ? memory.records.words().write + memory.place[l] / 4
-                : memory.records.need_bytes().write + memory.place[l];
+    return word ? memory.records.words().*which + memory.place[l] / 4
+                : memory.records.need_bytes().*which + memory.place[l];
   };
   const bool acquires = synchronising && !object && a.kind != Kind::kStore;
   if (acquires) {
-    acquire_from_records(warp, a.mask, memory.floor, order, [&](int l) { return *cell(l); });
+    for (const auto which : {&Granules::sync, &Granules::write}) {
+      acquire_from_records(warp, a.mask, memory.floor, order, in_block, stores, [&](int l) { return *cell(l, which); });
+    }
   }
   if (flag || (synchronising && !object && stores)) {
-    b.release(w, a.mask, warp.alive(), w.published);
-    if (memory.across_blocks) b.release_to_blocks(w, a.mask, warp.alive());
+    if (traits.releases) b.fence(w, a.mask, warp.alive(), !in_block);
+    b.publish(w, a.mask, warp.alive(), memory.across_blocks && !in_block);
     w.fenced = false;
   }
-  const bool optimistic = a.kind == Kind::kLoad && launch_->traits(in.index).optimistic;
+  const bool optimistic = a.kind == Kind::kLoad && traits.optimistic;
   Manner manner = Manner::kPlain;
-  if ((synchronising && !(object && a.kind == Kind::kStore)) || optimistic) {
-    manner = Manner::kSynchronising;
+  if ((synchronising && !(object && a.kind == Kind::kStore)) || optimistic || traits.invalidates) {
+    manner = in_block && !optimistic ? Manner::kBlockScope : Manner::kSynchronising;
   } else if (a.kind == Kind::kAsyncIssue) {
     manner = Manner::kAsync;
   } else if (flag) {
     manner = Manner::kFenced;
   }
-  const bool shared = memory.allocation == nullptr;
-  const What what = a.kind == Kind::kAsyncIssue                                 ? What::kIssue
-                    : a.kind == Kind::kAsyncLand                                ? (shared ? What::kLand : What::kWrite)
-                    : stores                                                    ? What::kWrite
-                    : manner == Manner::kSynchronising && a.kind == Kind::kLoad ? What::kReadOnly
-                                                                                : What::kRead;
+  const What what = a.kind == Kind::kAsyncIssue                              ? What::kIssue
+                    : a.kind == Kind::kAsyncLand                             ? (shared ? What::kLand : What::kWrite)
+                    : stores                                                 ? What::kWrite
+                    : record::synchronising(manner) && a.kind == Kind::kLoad ? What::kReadOnly
+                                                                             : What::kRead;
   const bool writes = what != What::kRead && what != What::kReadOnly;
   const auto place_text = [&](uint64_t place) {
     if (shared) return shared_place(place);
@@ -355,6 +395,11 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
   const uint64_t same = shared ? 0 : memory.allocation->sequence;
   const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes) {
     const uint32_t there = record::place(other);
+    // The lanes of a warp that exchange volatile values step by step, as was the custom once.
+    if (shared && !memory.across_blocks && record::warp(other) == w.index && traits.is_volatile &&
+        there != record::kUnknownPlace && launch_->traits(there).is_volatile) {
+      return;
+    }
     launch_->raced(reporter_.site(other_writes ? in.index : there));
     reporter_.add(
         {2, uint64_t{std::min(in.index, there)} << 32 | std::max(in.index, there), same},
@@ -364,14 +409,16 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
         },
         [&] {
           const char* own_verb = a.kind == Kind::kAtomic ? "atomic access" : writes ? "write" : "read";
-          const char* other_verb = !other_writes                                     ? "read"
-                                   : record::manner(other) == Manner::kSynchronising ? "atomic or volatile write"
-                                                                                     : "write";
+          const char* other_verb = !other_writes                                  ? "read"
+                                   : record::synchronising(record::manner(other)) ? "atomic or volatile write"
+                                                                                  : "write";
           std::string by = "thread " + reporter_.thread(record::warp(other), record::lane(other));
           std::string remedy = "no barrier between them";
           if (order.whose(record::id(other)) == Order::Whose::kOtherBlock) {
             by = "block " + reporter_.block(state_.intervals.owner(record::id(other)).block) + ", " + by;
-            remedy = "nothing orders the blocks";
+            const bool scoped = manner == Manner::kBlockScope || record::manner(other) == Manner::kBlockScope;
+            remedy =
+                scoped ? "nothing orders the blocks, for the scope is the block (.cta)" : "nothing orders the blocks";
           } else if (record::warp(other) == w.index) {
             remedy = "no __syncwarp between them";
           }
@@ -399,8 +446,15 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
   Races check(order, b, w, memory.floor, in.index, manner, what, std::ref(on_race), std::ref(on_flight));
   check.run(memory.records, {a.mask, memory.place, a.bytes, a.kind == Kind::kStore ? a.value : nullptr, memory.memory});
   if (acquires && memory.across_blocks) {
-    if (stores) acquire_from_records(warp, a.mask, memory.floor, order, [&](int l) { return check.replaced()[l]; });
-    each_lane(a.mask, [&](int l) { w.read[l] = cell(l); });
+    if (stores) {
+      acquire_from_records(warp, a.mask, memory.floor, order, in_block, stores,
+                           [&](int l) { return check.replaced()[l]; });
+    }
+    each_lane(a.mask, [&](int l) {
+      w.read[l] = cell(l, &Granules::sync);
+      w.read_plain[l] = cell(l, &Granules::write);
+    });
+    w.read_in_block = in_block;
     w.acquiring = a.mask;
   }
   if (what == What::kIssue) {

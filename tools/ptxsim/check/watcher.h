@@ -79,6 +79,7 @@ class Watcher : public Observer {
 
   void begin_cta(Cta& cta) override;
   void access(Warp& warp, const Instruction& in, const Access& access) override;
+  void step(Warp& warp, const Instruction& in, Mask active, Mask mask) override;
   void warp_sync(Warp& warp, Mask lanes) override;
   void barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) override;
   void barrier_complete(Cta& cta, int barrier) override;
@@ -108,6 +109,8 @@ class Watcher : public Observer {
   // --- memory ---------------------------------------------------------------------------------------------------
   void shared(Warp& warp, const Instruction& in, const Access& access, const Cta& owner);
   void cluster(Warp& warp, const Instruction& in, const Access& access);
+  void note_remote(Warp& warp, const Instruction& in, const Cta& owner, Mask lanes);
+  void outlived(const Cta& owner, const BlockShadow::Remote& by);
   void global(Warp& warp, const Instruction& in, const Access& access);
   void global(Warp& warp, const Instruction& in, const Access& access, Allocation& allocation);
   void local(Warp& warp, const Instruction& in, const Access& access);
@@ -117,6 +120,16 @@ class Watcher : public Observer {
   template <class Describe>
   void initialisation(Warp& warp, const Instruction& in, const Access& access, uint8_t* flags, const uint64_t* place,
                       uint64_t same, Describe describe);
+  // --- values that nobody wrote (undefined.cc) ----------------------------------------------------------------
+  /// Follows the value of the load's element number `number`, of `element` bytes; false where that cannot be.
+  bool load_undefined(Warp& warp, const Instruction& in, const Access& access, uint32_t element, uint32_t number,
+                      Mask lanes, uint64_t same);
+  /// A store of registers of which some hold such values. `flags`: as above; null where they are not kept.
+  void store_undefined(Warp& warp, const Instruction& in, const Access& access, uint8_t* flags, const uint64_t* place);
+  static void forget_used(UndefinedRegisters& registers, const RegisterUse& all, const RegisterUse::Use& use,
+                          uint32_t frame, Mask mask);
+  void report_undefined(Warp& warp, const UndefinedLoad& load, int lane);
+
   struct Tracked {
     AccessRecords& records;
     const uint64_t* place;
@@ -128,7 +141,8 @@ class Watcher : public Observer {
   };
   void races(Warp& warp, const Instruction& in, const Access& access, const Tracked& memory);
   template <class RecordOf>
-  void acquire_from_records(Warp& warp, Mask lanes, IntervalId floor, Order& order, RecordOf record_of);
+  void acquire_from_records(Warp& warp, Mask lanes, IntervalId floor, Order& order, bool in_block, bool hands_on,
+                            RecordOf record_of);
   std::string shared_place(uint64_t offset) const;
 
   GlobalShadow& shadow_of(Allocation& allocation) {
