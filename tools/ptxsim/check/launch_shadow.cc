@@ -98,7 +98,9 @@ LaunchShadow::LaunchShadow(const Program& program, uint64_t the_sequence, Interv
       t.exchange = text->has("exch");
     } else if (opcode == "ld" && program.code[i].memory.space != Space::kParam) {
       t.optimistic = swaps && !program.code[i].memory.synchronising && checked_again(function_of(*text), *text);
-      t.polls = text->has("volatile") && polls(function_of(*text), *text);
+      // In global memory every volatile load may be of a flag.
+      const bool shared = program.code[i].memory.space != Space::kGlobal;
+      t.polls = shared && text->has("volatile") && polls(function_of(*text), *text);
     }
     t.object = opcode == "mbarrier" || opcode == "cp";
     t.invalidates = opcode == "mbarrier" && text->has("inval");
