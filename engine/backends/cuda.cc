@@ -88,8 +88,10 @@ class CudaStream final : public Stream {
     results_.clear();
     auto* recorded = static_cast<Recording*>(recording.get());
     if (recorded == nullptr) {
-      recording = std::make_shared<Recording>(plugin_);
-      enqueue();
+      enqueue_or_drain(enqueue);
+      check(plugin_.synchronize(stream_), "running a batch");
+      recording = std::make_shared<Recording>(plugin_);  // only now: what did not run once is not recorded either
+      return;
     } else {
       if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
       recorded->pack(images);
@@ -121,6 +123,8 @@ class CudaStream final : public Stream {
   void upload(std::span<const ImageView> images, std::byte* to, size_t bytes,
               const std::function<void(std::span<const ImageView>, std::byte*)>& pack) {
     if (bytes > staging_bytes_) {
+      staging_.reset();  // before the larger one is taken
+      staging_bytes_ = 0;
       staging_ = std::make_unique<Memory>(plugin_, Memory::Kind::kPinned, bytes);
       staging_bytes_ = bytes;
       ++generation_;
@@ -143,6 +147,16 @@ class CudaStream final : public Stream {
     uint64_t generation = 0;  // of the memory that its kernels point into
     std::function<void(std::span<const ImageView>)> pack;
   };
+
+  /// Where enqueueing fails midway, what was enqueued still reads the pinned pixels: it ends before anybody goes on.
+  void enqueue_or_drain(const std::function<void()>& enqueue) {
+    try {
+      enqueue();
+    } catch (...) {
+      plugin_.synchronize(stream_);
+      throw;
+    }
+  }
 
   void record(Recording& recording, const std::function<void()>& enqueue) {
     if (recording.graph != nullptr) plugin_.destroy_recording(std::exchange(recording.graph, nullptr));
@@ -209,9 +223,20 @@ struct PixelLayout {
 
   static PixelLayout of(const TokenLayout& layout, int64_t channels, int64_t patch) {
     constexpr int64_t kStep = 16 / sizeof(float);  // images begin at multiples of 16 bytes
+    // What kernels number images and an image's pixels with.
+    constexpr size_t kMostImages = 65535;
+    constexpr int64_t kMostNumbers = (int64_t{1} << 31) - 1;
+    if (layout.images.size() > kMostImages) {
+      throw Error("cuda: a batch of {} images: expected at most {}", layout.images.size(), kMostImages);
+    }
     PixelLayout pixels;
     int64_t offset = 0;
     for (const TokenGrid& grid : layout.images) {
+      const int64_t numbers = channels * grid.patches() * patch * patch;
+      if (numbers > kMostNumbers) {
+        throw Error("cuda: an image of {} numbers ({} channels, {}x{} patches of {}x{}): expected less than 2^31",
+                    numbers, channels, grid.height, grid.width, patch, patch);
+      }
       pixels.images.push_back({grid, offset});
       offset += (channels * grid.patches() * patch * patch + kStep - 1) / kStep * kStep;
     }
@@ -258,7 +283,8 @@ class CudaBackend final : public Backend {
   size_t free_memory() const override {
     uint64_t bytes = 0;
     check_cuda(plugin_, plugin_.free_memory(&bytes), "reading the free memory");
-    return bytes;
+    constexpr uint64_t kOfCuda = 64 << 20;  // its code, its graphs, and what allocations are rounded up to
+    return bytes - std::min(bytes, kOfCuda);
   }
 
   std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CudaStream>(plugin_, dtype_, gemm_); }
@@ -410,6 +436,10 @@ class CudaBackend final : public Backend {
   }
 
   Kernel bind(const ops::LayerNorm& op) const override {
+    if (op.width() > cuda::kWidestLayerNorm) {
+      throw Error("cuda: a LayerNorm of {} columns is not supported, expected at most {}", op.width(),
+                  cuda::kWidestLayerNorm);
+    }
     Kernel kernel;
     cuda::LayerNormArgs args{};
     args.dtype = dtype_;
@@ -477,6 +507,11 @@ class CudaBackend final : public Backend {
   }
 
   Kernel bind(const ops::Attention& op) const override {
+    const uint64_t shared_bytes = cuda::attention_shared_bytes(dtype_, op.head_dim);
+    if (op.head_dim <= cuda::kLargestHeadDim && shared_bytes > info_.shared_bytes) {
+      throw Error("cuda: heads of {} need {} bytes of shared memory in this dtype, {} has {}", op.head_dim,
+                  shared_bytes, info_.name, info_.shared_bytes);
+    }
     if (op.head_dim > cuda::kLargestHeadDim) {
       throw Error("cuda: heads of {} are not supported, expected at most {}", op.head_dim, cuda::kLargestHeadDim);
     }
@@ -513,7 +548,8 @@ class CudaBackend final : public Backend {
     }
     args.width = op.width;
     kernel.table = grid_table_;
-    kernel.workspace_bytes = [width = op.width](const TokenLayout& layout, const Stream&) {
+    kernel.workspace_bytes = [width = op.width, mean = args.mean](const TokenLayout& layout, const Stream&) -> size_t {
+      if (!mean) return 0;
       return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), most_rows(layout), width);
     };
     kernel.run = [this, args](const Call& call) {

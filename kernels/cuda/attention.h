@@ -36,6 +36,11 @@ struct AttentionArgs {
 
 constexpr int64_t kLargestHeadDim = 128;
 
+/// Shared memory that a block needs at most: 112 KiB for fp32 heads of more than 96, which not every device has.
+constexpr uint64_t attention_shared_bytes(DType dtype, int64_t head_dim) {
+  return dtype == DType::kF32 && head_dim > 96 ? 112 * 1024 : 96 * 1024;
+}
+
 int attention(const AttentionArgs& args, void* stream);
 
 }  // namespace cpvt::cuda

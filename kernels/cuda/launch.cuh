@@ -41,8 +41,19 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_b
            std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared_bytes > 48 * 1024) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    // The limit belongs to the kernel, not to the launch: every thread sets the same, the most that the device has.
+    cudaFuncAttributes attributes{};
+    int device = 0;
+    int most = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) {
+      error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    }
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
+    if (error == cudaSuccess) {
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   most - static_cast<int>(attributes.sharedSizeBytes));
+    }
     if (error != cudaSuccess) return error;
   }
   cudaLaunchAttribute dependent{};

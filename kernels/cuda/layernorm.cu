@@ -17,7 +17,7 @@ namespace cpvt::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMostWidth = 4096;
+constexpr int kMostWidth = kWidestLayerNorm;
 
 /// kLanes lanes have kChunks chunks each of each of kRows rows.
 template <class T, int kLanes, int kChunks, int kRows>

@@ -18,6 +18,9 @@ struct LayerNormArgs {
   int64_t rows, width;
 };
 
+/// The widest rows: a warp keeps its row in registers.
+constexpr int64_t kWidestLayerNorm = 4096;
+
 int layernorm(const LayerNormArgs& args, void* stream);
 
 }  // namespace cpvt::cuda

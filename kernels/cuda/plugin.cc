@@ -22,6 +22,7 @@ int describe(DeviceInfo* info) {
   info->major = properties.major;
   info->minor = properties.minor;
   info->memory_bytes = properties.totalGlobalMem;
+  info->shared_bytes = properties.sharedMemPerBlockOptin;
   return cudaSuccess;
 }
 

@@ -15,13 +15,14 @@
 /// the library to be started.
 namespace cpvt::cuda {
 
-constexpr uint32_t kPluginVersion = 2;  // of everything that this header includes
+constexpr uint32_t kPluginVersion = 3;  // of everything that this header includes
 constexpr const char* kPluginEntry = "cpvt_cuda_plugin";
 
 struct DeviceInfo {
   char name[256];
   int32_t major, minor;  // compute capability
   uint64_t memory_bytes;
+  uint64_t shared_bytes;  // that a block may have
 };
 
 /// Every int is a cudaError_t, every `stream` a cudaStream_t, every `recording` a cudaGraphExec_t. All of the current

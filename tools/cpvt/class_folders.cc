@@ -41,6 +41,14 @@ std::vector<fs::path> class_folders(const fs::path& root) {
   return folders;
 }
 
+/// A link to a folder that it lies in would be followed until the system has enough of it.
+void refuse_circle(const fs::path& link) {
+  const fs::path target = fs::canonical(link);
+  const fs::path folder = fs::canonical(link.parent_path());
+  const auto [in_target, in_folder] = std::mismatch(target.begin(), target.end(), folder.begin(), folder.end());
+  if (in_target == target.end()) throw Error("{}: expected no link to a folder that it lies in", link.string());
+}
+
 /// The class of each folder.
 std::vector<int> labels_of(const fs::path& root, const std::vector<fs::path>& folders, const Config& config) {
   const std::vector<std::string>& names = config.label_names;
@@ -83,7 +91,10 @@ ClassFolders ClassFolders::read(const fs::path& root, const Config& config) {
     fs::recursive_directory_iterator at(folders[i], fs::directory_options::follow_directory_symlink, error);
     for (const fs::recursive_directory_iterator end; !error && at != end; at.increment(error)) {
       std::error_code ignored;  // of links that lead nowhere: a picture's cannot be opened, and is told then
-      if (at->is_directory(ignored)) continue;
+      if (at->is_directory(ignored)) {
+        if (at->is_symlink(ignored)) refuse_circle(at->path());
+        continue;
+      }
       if (is_picture_name(at->path())) {
         pictures.push_back(at->path().string());
       } else if (result.left_out++ == 0) {

@@ -35,14 +35,14 @@ std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& op
   if (options.device == "sim") return {"sim", make_cuda_backend(CudaRuntime::kSimulator, options.dtype)};
   if (options.device == "cuda") return {"cuda", cuda_backend(options)};
   if (options.device == "cpu") return {"cpu", cpu_backend(options)};
+  std::unique_ptr<Backend> backend;
   try {
-    open_cuda_plugin(CudaRuntime::kReal);
-  } catch (const Error& error) {
+    backend = cuda_backend(options);
+  } catch (const Error& error) {  // no plugin, no device, or none that can be used
     messages.note(fmt::format("device auto: cpu ({})", error.what()));
     check_gemm(options, "cpu, which is what auto came to");
     return {"cpu", cpu_backend(options)};
   }
-  std::unique_ptr<Backend> backend = cuda_backend(options);
   messages.note("device auto: " + backend->name());
   return {"cuda", std::move(backend)};
 }

@@ -305,5 +305,50 @@ TEST_P(CudaBackend, WideRowsAgreeWithTheCpu) {
   EXPECT_EQ(std::count(needed.begin(), needed.end(), true), 1 + 7 + 1 + 6 + 2);
 }
 
+// Kernels' limits are the process's: two networks that want different shared memory of one kernel must not take it from
+// each other.
+TEST(CudaBackendFp16, NetworksOfDifferentWidthsRunAtOnce) {
+  const ImageSize size{24, 32};
+  Random random(6);
+  const Tensor pixels = random_tensor(random, {3, size.height, size.width}, 1);
+  const ImageView image = view(pixels);
+  std::vector<std::thread> threads;
+  std::vector<std::string> errors(2);
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t width = i == 0 ? 384 : 320;
+    const auto executable = std::make_shared<const Executable>(wide_graph(width, width / 32), backend("fp16"));
+    threads.emplace_back([&, executable, i] {
+      errors[i] = error_text([&] {
+        for (int round = 0; round < 40; ++round)
+          Runner(executable).run({&image, 1}, kLogits);  // never from a recording
+      });
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(CudaBackendRefuses, WhatItsKernelsCannotDoBeforeAnythingRuns) {
+  Random random(1);
+  Graph wide;
+  ValueId x =
+      wide.add("embed", ops::PatchEmbed{random_tensor(random, {4100, 1, 1, 1}), random_tensor(random, {4100}), {}});
+  const ops::LayerNorm norm{random_tensor(random, {4100}), random_tensor(random, {4100}), 1e-6F};
+  wide.set_output("y", wide.add("norm", norm, {x}));
+  EXPECT_EQ(error_text([&] { Executable(wide, backend("fp32")); }),
+            "norm: cuda: a LayerNorm of 4100 columns is not supported, expected at most 4096");
+
+  Graph large;
+  x = large.add("embed", ops::PatchEmbed{random_tensor(random, {8, 1, 1, 1}), random_tensor(random, {8}), {}});
+  large.set_output("x", x);
+  Runner runner(std::make_shared<const Executable>(large, backend("fp32")));
+  const std::vector<std::string> wanted{"x"};
+  const std::vector<ImageSize> huge{{65536, 32768}};
+  EXPECT_EQ(error_text([&] { runner.plan(huge, wanted); }),
+            "cuda: an image of 2147483648 numbers (1 channels, 65536x32768 patches of 1x1): expected less than 2^31");
+  const std::vector<ImageSize> many(65536, ImageSize{1, 1});
+  EXPECT_EQ(error_text([&] { runner.plan(many, wanted); }), "cuda: a batch of 65536 images: expected at most 65535");
+}
+
 }  // namespace
 }  // namespace cpvt
