@@ -173,8 +173,7 @@ different bytes that each touches, as if nothing stayed in L2 from one kernel to
                       : fmt::format("* **{} of {} kernels use local memory.**\n", spills, launches.size()))
       << R"(
 The test `kernels_cuda.budgets` counts anew and fails where something got worse; the slack of each counter stands in
-[budgets.txt](../tests/kernels/cuda/budgets.txt). It leaves out the two passes of B that take the simulator longest;
-`tools/efficiency/renew.sh` counts all, and renews budgets and this page.
+[budgets.txt](../tests/kernels/cuda/budgets.txt). `tools/efficiency/renew.sh` renews budgets and this page.
 )";
   for (const PassTotals& pass : passes) write_kernels(out, pass);
 }

@@ -13,9 +13,6 @@ struct Pass {
   int width, heads;
   int pixels, batch;
   std::string dtype;
-  /// Two passes of B take the simulator longer than all others together. The test leaves them out: their kernels have
-  /// the tiles of B at batch 8 and of the other models, for more rows.
-  bool tested = true;
 
   std::string name() const;  // "Ti 224 px, batch 32, fp16"
 };
