@@ -163,7 +163,6 @@ std::string Watcher::shared_place(uint64_t offset) const {
 }
 
 void Watcher::local(Warp& warp, const Instruction& in, const Access& a) {
-  if (in.memory.speculative) return;
   const uint64_t size = warp.program().local_bytes;
   alignas(64) uint64_t place[kLanes];
   for (uint64_t l = 0; l < kLanes; ++l) place[l] = (uint64_t{warp.index} * kLanes + l) * size + a.address[l];

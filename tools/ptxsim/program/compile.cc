@@ -200,7 +200,6 @@ class Compiler {
     opcodes().find("ret")->lower(l);
     drafts_.back().origin.hidden = true;
 
-    find_speculative_loads();
     for (Draft& d : drafts_) {
       for (const std::string& label : d.labels) d.successors.push_back(draft_of[label_position(fn, label)]);
     }
@@ -208,20 +207,6 @@ class Compiler {
     const std::vector<uint32_t> offsets =
         place_registers(drafts_, order, registers_, program_.functions[f].frame_bytes);
     append(f, order, offsets);
-  }
-
-  /// nvcc moves a load of a local variable ahead of the test whether its value counts: `ok ? x : -1` reads x always.
-  void find_speculative_loads() {
-    std::vector<bool> selected(registers_.size(), false), used(registers_.size(), false);
-    for (const Draft& d : drafts_) {
-      std::vector<bool>& readers = d.origin.text->opcode == "selp" ? selected : used;
-      for (const uint32_t r : d.reads) readers[r] = true;
-    }
-    for (Draft& d : drafts_) {
-      if (d.origin.text->opcode != "ld" || d.instruction.memory.space != Space::kLocal) continue;
-      d.instruction.memory.speculative =
-          std::ranges::all_of(d.writes, [&](uint32_t r) { return selected[r] && !used[r]; });
-    }
   }
 
   size_t label_position(const ptx::Function& fn, const std::string& label) const {

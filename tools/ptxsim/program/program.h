@@ -70,7 +70,6 @@ struct MemoryTraits {
   uint8_t bytes = 0;           // of an element: 1, 2, 4, 8, 16
   uint8_t elements = 1;        // 1, 2, 4, 8
   bool synchronising = false;  // volatile, relaxed, acquire, release, atomic: other threads may access it meanwhile
-  bool speculative = false;    // a load of local memory whose value only selp takes, or does not take
 
   uint32_t total() const { return uint32_t{bytes} * elements; }
 };
