@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# tools/lint.sh   clang-format and clang-tidy over every C++ file of the project; prints what is wrong and fails.
+# tools/lint.sh   clang-format over every C++ file and kernel, clang-tidy over every C++ file; prints what is wrong and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in clang-format clang-tidy; do
   command -v $tool >/dev/null || { echo "lint: $tool is missing; as root: apt-get install clang-format clang-tidy" >&2; exit 2; }
 done
-mapfile -t files < <(git ls-files '*.h' '*.cc')
+mapfile -t files < <(git ls-files '*.h' '*.cc' 'kernels/*.cu' 'kernels/*.cuh')
 clang-format --dry-run --Werror "${files[@]}"
 tools/packages.sh
 cmake --preset release >/dev/null

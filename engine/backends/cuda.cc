@@ -402,7 +402,9 @@ class CudaBackend final : public Backend {
     const auto width = static_cast<size_t>(op.width());
     std::vector<float> channels_last(taps * width);
     for (size_t c = 0; c < width; ++c) {
-      for (size_t tap = 0; tap < taps; ++tap) channels_last[tap * width + c] = op.weight.data[c * taps + tap];
+      for (size_t tap = 0; tap < taps; ++tap) {
+        channels_last[tap * width + c] = op.weight.data[static_cast<std::ptrdiff_t>(c * taps + tap)];
+      }
     }
     std::vector<float> bias(op.bias.data.get(), op.bias.data.get() + op.bias.size());
     for (float& b : bias) b *= op.scale;

@@ -26,7 +26,9 @@ void* open(const std::filesystem::path& path, int flags) {
 void open_simulator() {
   const std::filesystem::path folder = libraries() / "ptxsim";
   // The loader would choose by itself in its own search, but not for a file that is named.
-  const bool avx512 = __builtin_cpu_supports("x86-64-v4") != 0;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");  // x86-64-v4
   const std::filesystem::path fast = folder / "glibc-hwcaps" / "x86-64-v4" / "libcudart.so.13";
   open(avx512 && std::filesystem::exists(fast) ? fast : folder / "libcudart.so.13", RTLD_GLOBAL);
 }

@@ -89,8 +89,9 @@ class Decompressor {
 
 /// Both lie in APP1 segments: the first EXIF, and the last XMP.
 int orientation_of(const jpeg_decompress_struct& info) {
-  constexpr std::string_view exif_name("Exif\0", 6);
-  constexpr std::string_view xmp_name("http://ns.adobe.com/xap/1.0/", 29);
+  using namespace std::string_view_literals;
+  constexpr std::string_view exif_name = "Exif\0\0"sv;
+  constexpr std::string_view xmp_name = "http://ns.adobe.com/xap/1.0/\0"sv;
   std::span<const uint8_t> exif;
   std::string_view xmp;
   for (const jpeg_marker_struct* marker = info.marker_list; marker != nullptr; marker = marker->next) {

@@ -8,23 +8,23 @@
 #include <vector>
 
 /// Ends the program with the failed condition, where it stands, unless it holds.
-#define EXPECT(condition)                                                        \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
+#define EXPECT(condition)                                                          \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
       std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                              \
-    }                                                                            \
+      std::exit(1);                                                                \
+    }                                                                              \
   } while (false)
 
 /// The same for a call of the CUDA runtime that must return this error.
-#define EXPECT_ERROR(call, error)                                                                    \
-  do {                                                                                               \
-    const cudaError_t expect_found = (call);                                                         \
-    if (expect_found != (error)) {                                                                   \
-      std::fprintf(stderr, "%s:%d: failed: %s: expected %s, found %s\n", __FILE__, __LINE__, #call,  \
-                   cudaGetErrorName(error), cudaGetErrorName(expect_found));                         \
-      std::exit(1);                                                                                  \
-    }                                                                                                \
+#define EXPECT_ERROR(call, error)                                                                   \
+  do {                                                                                              \
+    const cudaError_t expect_found = (call);                                                        \
+    if (expect_found != (error)) {                                                                  \
+      std::fprintf(stderr, "%s:%d: failed: %s: expected %s, found %s\n", __FILE__, __LINE__, #call, \
+                   cudaGetErrorName(error), cudaGetErrorName(expect_found));                        \
+      std::exit(1);                                                                                 \
+    }                                                                                               \
   } while (false)
 
 #define EXPECT_OK(call) EXPECT_ERROR(call, cudaSuccess)

@@ -47,8 +47,8 @@ void line(std::string& out, std::string_view name, std::string_view value, std::
 
 void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
   out += fmt::format("\n{}\n  grid {}, block {}{}, {} launch{}{}\n", c.kernel, dims(c.grid), dims(c.block),
-                     c.cluster == Dim3{1, 1, 1} ? std::string() : fmt::format(", cluster {}", dims(c.cluster)), c.launches,
-                     c.launches == 1 ? "" : "es", c.launches == 1 ? "" : " (figures are sums over them)");
+                     c.cluster == Dim3{1, 1, 1} ? std::string() : fmt::format(", cluster {}", dims(c.cluster)),
+                     c.launches, c.launches == 1 ? "" : "es", c.launches == 1 ? "" : " (figures are sums over them)");
   line(out, "warp instructions", grouped(c.all_instructions()),
        fmt::format("{:.1f} of 32 lanes active", ratio(c.all_lanes(), c.all_instructions())));
   std::vector<size_t> order(kKinds.size());
