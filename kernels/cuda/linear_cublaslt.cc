@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <string>
@@ -241,7 +242,8 @@ int linear_cublaslt(void* cublaslt, const CublasLtLinearArgs& args, void* stream
   auto& [handle, algorithms] = *static_cast<CublasLt*>(cublaslt);
   // The library wants it at a multiple of 256 bytes.
   constexpr size_t kBytes = kCublasLtWorkspaceBytes - 256;
-  auto* workspace = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(args.workspace) + 255) / 256 * 256);
+  const auto beyond = reinterpret_cast<uintptr_t>(args.workspace) % 256;
+  void* workspace = static_cast<std::byte*>(args.workspace) + (256 - beyond) % 256;
 
   const Product product(args);
   cublasStatus_t status = product.status();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <numeric>
 #include <string_view>
 
 #include "base/error.h"
@@ -74,8 +75,8 @@ std::vector<int> labels_of(const fs::path& root, const std::vector<fs::path>& fo
     throw Error("{}: expected {} folders, one per class of the model, or folders with names of classes, found {}: {}",
                 root.string(), config.num_classes, folders.size(), fmt::join(unknown, ", "));
   }
-  std::vector<int> by_order;
-  for (int label = 0; label < config.num_classes; ++label) by_order.push_back(label);
+  std::vector<int> by_order(folders.size());
+  std::iota(by_order.begin(), by_order.end(), 0);
   return by_order;
 }
 
