@@ -134,7 +134,8 @@ void add_geometry_flags(CLI::App& app, Options& options) {
 }
 
 void add_images_argument(CLI::App& app, std::vector<std::string>& images) {
-  // The words themselves: CLI11's vectors would make none of a file named "{}".
+  // The words themselves: CLI11's vectors would make none of a file named "{}". And a list that is never full, rather
+  // than one that allows more, in which a file named "[a,b]" would be two.
   const auto take = [&images](const CLI::results_t& words) {
     images = words;
     const auto times = std::count(images.begin(), images.end(), "-");
@@ -143,8 +144,9 @@ void add_images_argument(CLI::App& app, std::vector<std::string>& images) {
   };
   app.add_option("IMAGE", take, "JPEG, PNG or WebP pictures; - for standard input")
       ->required()
-      ->expected(1, CLI::detail::expected_max_vector_size)
-      ->allow_extra_args()
+      ->expected(CLI::detail::expected_max_vector_size, CLI::detail::expected_max_vector_size)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false)
       ->type_name("");
 }
 
