@@ -88,7 +88,7 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   std::vector<Block> blocks{{}};
   std::vector<size_t> block_of_value(values, 0);
   std::vector<size_t> block_of_workspace(nodes.size(), 0);
-  std::map<const GeometryTable*, size_t> tables;  // to where they begin
+  std::map<const GeometryTable*, size_t> tables;  // to the first node that has it
   const auto bytes = [&](ValueId id) {
     const Value& value = graph.value(id);
     const auto rows = static_cast<size_t>(row_count(value.rows, plan.layout));
@@ -96,6 +96,7 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
   };
   for (size_t i = 0; i < nodes.size(); ++i) {
     plan.table_offset.push_back(0);
+    plan.table_size.push_back(0);
     if (!plan.needed[i]) continue;
     const Node& node = nodes[i];
     const auto output = static_cast<size_t>(node.output);
@@ -119,9 +120,15 @@ Plan Plan::make(const Executable& executable, TokenLayout layout, std::vector<st
     blocks.push_back({align(kernel.workspace_bytes(plan.layout, stream)), i, i});
 
     if (!kernel.table) continue;
-    const auto [table, is_new] = tables.insert({kernel.table.get(), plan.table_bytes});
-    if (is_new) plan.table_bytes += align(kernel.table->bytes(plan.layout));
-    plan.table_offset.back() = table->second;
+    const auto [first, is_new] = tables.insert({kernel.table.get(), i});
+    if (is_new) {
+      plan.table_offset[i] = plan.table_bytes;
+      plan.table_size[i] = kernel.table->bytes(plan.layout);
+      plan.table_bytes += align(plan.table_size[i]);
+    } else {
+      plan.table_offset[i] = plan.table_offset[first->second];
+      plan.table_size[i] = plan.table_size[first->second];
+    }
   }
   plan.arena_bytes = place(blocks);
   for (const size_t block : block_of_value) plan.value_offset.push_back(blocks[block].offset);
@@ -135,7 +142,7 @@ void Plan::fill_tables(const Executable& executable, Stream& stream) {
   for (size_t i = 0; i < needed.size(); ++i) {
     const GeometryTable* table = executable.kernel(i).table.get();
     if (!needed[i] || table == nullptr || !filled.insert(table).second) continue;
-    table->fill(layout, std::span(bytes).subspan(table_offset[i], table->bytes(layout)));
+    table->fill(layout, std::span(bytes).subspan(table_offset[i], table_size[i]));
   }
   tables = stream.keep(std::move(bytes));
 }

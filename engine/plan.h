@@ -21,10 +21,12 @@ struct Plan {
   size_t arena_bytes = 0;
 
   std::vector<size_t> table_offset;  // per node, bytes into the tables
+  std::vector<size_t> table_size;    // per node, in bytes
   size_t table_bytes = 0;
   std::shared_ptr<const std::byte> tables;  // in the device's memory
 
   size_t bytes() const { return arena_bytes + table_bytes; }
+  std::span<const std::byte> table(size_t node) const { return {tables.get() + table_offset[node], table_size[node]}; }
 
   /// Wanted outputs keep their place until the end of the run; every other value's is free after its last reader.
   /// Computes places and sizes only; fill_tables makes the tables that `table_bytes` announces.

@@ -99,7 +99,7 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
            .layout = p.layout,
            .rows = rows,
            .images = images,
-           .table = p.tables.get() + p.table_offset[i],
+           .table = p.table(i),
            .inputs = inputs,
            .output = arena + p.value_offset[static_cast<size_t>(node.output)],
            .second_output = node.second < 0 ? nullptr : arena + p.value_offset[static_cast<size_t>(node.second)],

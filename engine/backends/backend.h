@@ -49,7 +49,7 @@ struct Call {
   const TokenLayout& layout;
   int64_t rows;                       // of the output
   std::span<const ImageView> images;  // for PatchEmbed
-  const std::byte* table;             // the kernel's GeometryTable for this layout
+  std::span<const std::byte> table;   // the kernel's GeometryTable for this layout
   std::span<const std::byte* const> inputs;
   std::byte* output;
   std::byte* second_output;  // of a Peg with a norm

@@ -109,7 +109,7 @@ class CpuBackend final : public Backend {
     kernel.run = [width = op.width](const Call& call) {
       std::vector<const float*> tables;
       for (const int64_t offset : PositionTables::of(call.layout, width).offset) {
-        tables.push_back(floats(call.table) + offset);
+        tables.push_back(floats(call.table.data()) + offset);
       }
       cpu::add_position(floats(call.inputs[0]), width, tables, call.layout.images, floats(call.output), width, width,
                         team(call));

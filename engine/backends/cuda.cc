@@ -92,11 +92,10 @@ class CudaStream final : public Stream {
       check(plugin_.synchronize(stream_), "running a batch");
       recording = std::make_shared<Recording>(plugin_);  // only now: what did not run once is not recorded either
       return;
-    } else {
-      if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
-      recorded->pack(images);
-      check(plugin_.replay(recorded->graph, stream_), "launching a graph");
     }
+    if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
+    recorded->pack(images);
+    check(plugin_.replay(recorded->graph, stream_), "launching a graph");
     check(plugin_.synchronize(stream_), "running a batch");
   }
 
@@ -194,26 +193,33 @@ int32_t most_rows(const TokenLayout& layout) {
   return static_cast<int32_t>(largest->rows());
 }
 
-/// Lays lists one after the other, each where a cache line begins: what the kernels' tables are made of.
-struct Section {
-  size_t offset, bytes;
-};
-Section after(Section before, size_t bytes) { return {(before.offset + before.bytes + 63) / 64 * 64, bytes}; }
+/// Where, behind a list of `count` that begins a kernel's table, the rest of the table begins: at a cache line.
+template <class T>
+size_t behind(size_t count) {
+  return (count * sizeof(T) + 63) / 64 * 64;
+}
 
 template <class T>
-void put(const std::vector<T>& list, std::span<std::byte> table, Section place) {
-  std::memcpy(table.data() + place.offset, list.data(), place.bytes);
+void put(const std::vector<T>& list, std::byte* to) {
+  std::memcpy(to, list.data(), list.size() * sizeof(T));
 }
+
+/// The list that a table is, or ends with.
+template <class T>
+struct List {
+  const T* data;
+  int32_t count;
+
+  explicit List(std::span<const std::byte> bytes)
+      : data(reinterpret_cast<const T*>(bytes.data())), count(static_cast<int32_t>(bytes.size() / sizeof(T))) {}
+};
 
 /// A table that is one list.
 template <class T>
 std::shared_ptr<const GeometryTable> list_table(std::function<std::vector<T>(const TokenLayout&)> list) {
-  return std::make_shared<const GeometryTable>(
-      GeometryTable{.bytes = [list](const TokenLayout& layout) { return list(layout).size() * sizeof(T); },
-                    .fill =
-                        [list](const TokenLayout& layout, std::span<std::byte> table) {
-                          put(list(layout), table, {0, table.size()});
-                        }});
+  return std::make_shared<const GeometryTable>(GeometryTable{
+      .bytes = [list](const TokenLayout& layout) { return list(layout).size() * sizeof(T); },
+      .fill = [list](const TokenLayout& layout, std::span<std::byte> table) { put(list(layout), table.data()); }});
 }
 
 /// Pixels of a batch as patch_embed takes them: of each image what whole patches cover.
@@ -238,7 +244,7 @@ struct PixelLayout {
                     numbers, channels, grid.height, grid.width, patch, patch);
       }
       pixels.images.push_back({grid, offset});
-      offset += (channels * grid.patches() * patch * patch + kStep - 1) / kStep * kStep;
+      offset += (numbers + kStep - 1) / kStep * kStep;
     }
     pixels.bytes = static_cast<size_t>(offset) * sizeof(float);
     return pixels;
@@ -269,7 +275,7 @@ class CudaBackend final : public Backend {
         attention_table_(list_table<cuda::AttentionTile>(
             [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })),
         grid_table_(list_table<TokenGrid>([](const TokenLayout& layout) { return layout.images; })) {
-    check_cuda(plugin_, plugin_.describe(&info_), "reading the device's properties");
+    check(plugin_.describe(&info_), "reading the device's properties");
     if (info_.major < 8) {
       throw Error("cuda: {} has compute capability {}.{}, expected 8.0 or more", info_.name, info_.major, info_.minor);
     }
@@ -282,7 +288,7 @@ class CudaBackend final : public Backend {
 
   size_t free_memory() const override {
     uint64_t bytes = 0;
-    check_cuda(plugin_, plugin_.free_memory(&bytes), "reading the free memory");
+    check(plugin_.free_memory(&bytes), "reading the free memory");
     constexpr uint64_t kOfCuda = 64 << 20;  // its code, its graphs, and what allocations are rounded up to
     return bytes - std::min(bytes, kOfCuda);
   }
@@ -318,50 +324,40 @@ class CudaBackend final : public Backend {
     args.bias = vector(kernel, op.bias);
     args.class_token = op.class_token ? vector(kernel, *op.class_token) : nullptr;
 
-    struct Places {
-      Section images, tiles;
-    };
-    const auto places = [](const TokenLayout& layout) {
-      const Section images{0, layout.images.size() * sizeof(cuda::PatchImage)};
-      return Places{images, after(images, cuda::patch_tiles(layout.images).size() * sizeof(cuda::PatchTile))};
-    };
+    const auto tiles_at = [](const TokenLayout& layout) { return behind<cuda::PatchImage>(layout.images.size()); };
     kernel.table = std::make_shared<const GeometryTable>(
         GeometryTable{.bytes =
-                          [places](const TokenLayout& layout) {
-                            const Places p = places(layout);
-                            return p.tiles.offset + p.tiles.bytes;
+                          [tiles_at](const TokenLayout& layout) {
+                            return tiles_at(layout) + cuda::patch_tiles(layout.images).size() * sizeof(cuda::PatchTile);
                           },
                       .fill =
-                          [places, channels, patch](const TokenLayout& layout, std::span<std::byte> table) {
-                            const Places p = places(layout);
-                            put(PixelLayout::of(layout, channels, patch).images, table, p.images);
-                            put(cuda::patch_tiles(layout.images), table, p.tiles);
+                          [tiles_at, channels, patch](const TokenLayout& layout, std::span<std::byte> table) {
+                            put(PixelLayout::of(layout, channels, patch).images, table.data());
+                            put(cuda::patch_tiles(layout.images), table.data() + tiles_at(layout));
                           }});
     kernel.workspace_bytes = [channels, patch](const TokenLayout& layout, const Stream&) {
       return PixelLayout::of(layout, channels, patch).bytes;
     };
-    kernel.run = [this, args, places, channels, patch](const Call& call) {
+    kernel.run = [this, args, tiles_at, channels, patch](const Call& call) {
       const PixelLayout pixels = PixelLayout::of(call.layout, channels, patch);
       stream(call).upload(call.images, call.workspace, pixels.bytes,
                           [images = pixels.images, channels, patch](std::span<const ImageView> views, std::byte* to) {
                             pack_pixels(views, images, channels, patch, to);
                           });
-      const Places p = places(call.layout);
+      const List<cuda::PatchTile> tiles(call.table.subspan(tiles_at(call.layout)));
       cuda::PatchEmbedArgs a = args;
       a.pixels = call.workspace;
-      a.images = reinterpret_cast<const cuda::PatchImage*>(call.table + p.images.offset);
-      a.tiles = reinterpret_cast<const cuda::PatchTile*>(call.table + p.tiles.offset);
-      a.tile_count = static_cast<int32_t>(p.tiles.bytes / sizeof(cuda::PatchTile));
+      a.images = reinterpret_cast<const cuda::PatchImage*>(call.table.data());
+      a.tiles = tiles.data;
+      a.tile_count = tiles.count;
       a.y = call.output;
-      launched(plugin_.patch_embed(a, stream(call).get()), "patch_embed");
+      check(plugin_.patch_embed(a, stream(call).get()), "patch_embed");
     };
     return kernel;
   }
 
   Kernel bind(const ops::AddPosition& op) const override {
-    const auto tables_at = [](const TokenLayout& layout) {
-      return after({0, layout.images.size() * sizeof(cuda::PositionImage)}, 0).offset;
-    };
+    const auto tables_at = [](const TokenLayout& layout) { return behind<cuda::PositionImage>(layout.images.size()); };
     Kernel kernel;
     kernel.table = std::make_shared<const GeometryTable>(GeometryTable{
         .bytes =
@@ -373,7 +369,7 @@ class CudaBackend final : public Backend {
               const PositionTables tables = PositionTables::of(layout, op.width);
               std::vector<cuda::PositionImage> images;
               for (size_t i = 0; i < layout.images.size(); ++i) images.push_back({layout.images[i], tables.offset[i]});
-              put(images, table, {0, images.size() * sizeof(cuda::PositionImage)});
+              put(images, table.data());
               fill_positions(
                   op, layout,
                   {reinterpret_cast<float*>(table.data() + tables_at(layout)), static_cast<size_t>(tables.floats)});
@@ -383,8 +379,8 @@ class CudaBackend final : public Backend {
           .dtype = dtype_,
           .x = call.inputs[0],
           .x_stride = stride(width),
-          .tables = reinterpret_cast<const float*>(call.table + tables_at(call.layout)),
-          .images = reinterpret_cast<const cuda::PositionImage*>(call.table),
+          .tables = reinterpret_cast<const float*>(call.table.data() + tables_at(call.layout)),
+          .images = reinterpret_cast<const cuda::PositionImage*>(call.table.data()),
           .image_count = static_cast<int32_t>(call.layout.images.size()),
           .most_rows = most_rows(call.layout),
           .scale = scale,
@@ -392,7 +388,7 @@ class CudaBackend final : public Backend {
           .y_stride = stride(width),
           .width = width,
       };
-      launched(plugin_.add_position(args, stream(call).get()), "add_position");
+      check(plugin_.add_position(args, stream(call).get()), "add_position");
     };
     return kernel;
   }
@@ -406,8 +402,7 @@ class CudaBackend final : public Backend {
         channels_last[tap * width + c] = op.weight.data[static_cast<std::ptrdiff_t>(c * taps + tap)];
       }
     }
-    std::vector<float> bias(op.bias.data.get(), op.bias.data.get() + op.bias.size());
-    for (float& b : bias) b *= op.scale;
+    const std::vector<float> bias = scaled(op.bias, op.scale);
     const auto k = static_cast<int>(op.kernel());
     Kernel kernel;
     cuda::PegArgs args{};
@@ -418,21 +413,20 @@ class CudaBackend final : public Backend {
     args.kernel = k;
     args.width = op.width();
     if (op.norm) {
-      args.gamma = vector(kernel, op.norm->gamma);
-      args.beta = vector(kernel, op.norm->beta);
-      args.eps = op.norm->eps;
+      set_norm(kernel, args, *op.norm);
       args.normed_stride = stride(op.width());
     }
     kernel.table =
         list_table<cuda::PegTile>([k](const TokenLayout& layout) { return cuda::peg_tiles(layout.images, k); });
-    kernel.run = [this, args, k](const Call& call) {
+    kernel.run = [this, args](const Call& call) {
+      const List<cuda::PegTile> tiles(call.table);
       cuda::PegArgs a = args;
       a.x = call.inputs[0];
-      a.tiles = reinterpret_cast<const cuda::PegTile*>(call.table);
-      a.tile_count = static_cast<int32_t>(cuda::peg_tiles(call.layout.images, k).size());
+      a.tiles = tiles.data;
+      a.tile_count = tiles.count;
       a.y = call.output;
       a.normed = call.second_output;
-      launched(plugin_.peg(a, stream(call).get()), "peg");
+      check(plugin_.peg(a, stream(call).get()), "peg");
     };
     return kernel;
   }
@@ -446,16 +440,14 @@ class CudaBackend final : public Backend {
     cuda::LayerNormArgs args{};
     args.dtype = dtype_;
     args.x_stride = args.y_stride = stride(op.width());
-    args.gamma = vector(kernel, op.gamma);
-    args.beta = vector(kernel, op.beta);
-    args.eps = op.eps;
+    set_norm(kernel, args, op);
     args.width = op.width();
     kernel.run = [this, args](const Call& call) {
       cuda::LayerNormArgs a = args;
       a.x = call.inputs[0];
       a.y = call.output;
       a.rows = call.rows;
-      launched(plugin_.layernorm(a, stream(call).get()), "layernorm");
+      check(plugin_.layernorm(a, stream(call).get()), "layernorm");
     };
     return kernel;
   }
@@ -466,11 +458,7 @@ class CudaBackend final : public Backend {
     cuda::LinearArgs args{};
     args.dtype = dtype_;
     args.x_stride = stride(op.in());
-    if (op.norm) {
-      args.gamma = vector(kernel, op.norm->gamma);
-      args.beta = vector(kernel, op.norm->beta);
-      args.eps = op.norm->eps;
-    }
+    if (op.norm) set_norm(kernel, args, *op.norm);
     args.weight = matrix(kernel, op.weight.data.get(), op.out(), op.in());
     args.bias = vector(kernel, op.bias);
     args.gelu = op.activation == ops::Activation::kGelu;
@@ -484,7 +472,7 @@ class CudaBackend final : public Backend {
       a.residual = residual ? call.inputs[1] : nullptr;
       a.y = call.output;
       a.rows = call.rows;
-      launched(plugin_.linear(a, stream(call).get()), "linear");
+      check(plugin_.linear(a, stream(call).get()), "linear");
     };
     return kernel;
   }
@@ -499,7 +487,7 @@ class CudaBackend final : public Backend {
                                 .y_stride = stride(width),
                                 .rows = call.rows,
                                 .width = width};
-      launched(plugin_.gelu(args, stream(call).get()), "gelu");
+      check(plugin_.gelu(args, stream(call).get()), "gelu");
     };
     return kernel;
   }
@@ -509,17 +497,18 @@ class CudaBackend final : public Backend {
   }
 
   Kernel bind(const ops::Attention& op) const override {
-    const uint64_t shared_bytes = cuda::attention_shared_bytes(dtype_, op.head_dim);
-    if (op.head_dim <= cuda::kLargestHeadDim && shared_bytes > info_.shared_bytes) {
-      throw Error("cuda: heads of {} need {} bytes of shared memory in this dtype, {} has {}", op.head_dim,
-                  shared_bytes, info_.name, info_.shared_bytes);
-    }
     if (op.head_dim > cuda::kLargestHeadDim) {
       throw Error("cuda: heads of {} are not supported, expected at most {}", op.head_dim, cuda::kLargestHeadDim);
+    }
+    const uint64_t shared_bytes = cuda::attention_shared_bytes(dtype_, op.head_dim);
+    if (shared_bytes > info_.shared_bytes) {
+      throw Error("cuda: heads of {} need {} bytes of shared memory in this dtype, {} has {}", op.head_dim,
+                  shared_bytes, info_.name, info_.shared_bytes);
     }
     Kernel kernel;
     kernel.table = attention_table_;
     kernel.run = [this, op](const Call& call) {
+      const List<cuda::AttentionTile> tiles(call.table);
       const cuda::AttentionArgs args{
           .dtype = dtype_,
           .qkv = call.inputs[0],
@@ -527,12 +516,12 @@ class CudaBackend final : public Backend {
           .heads = static_cast<int32_t>(op.heads),
           .head_dim = static_cast<int32_t>(op.head_dim),
           .scale = op.scale,
-          .tiles = reinterpret_cast<const cuda::AttentionTile*>(call.table),
-          .tile_count = static_cast<int32_t>(cuda::attention_tiles(call.layout.images).size()),
+          .tiles = tiles.data,
+          .tile_count = tiles.count,
           .y = call.output,
           .y_stride = stride(op.width()),
       };
-      launched(plugin_.attention(args, stream(call).get()), "attention");
+      check(plugin_.attention(args, stream(call).get()), "attention");
     };
     return kernel;
   }
@@ -543,11 +532,7 @@ class CudaBackend final : public Backend {
     args.dtype = dtype_;
     args.mean = op.kind == ops::Pool::Kind::kMean;
     args.x_stride = args.y_stride = stride(op.width);
-    if (op.norm) {
-      args.gamma = vector(kernel, op.norm->gamma);
-      args.beta = vector(kernel, op.norm->beta);
-      args.eps = op.norm->eps;
-    }
+    if (op.norm) set_norm(kernel, args, *op.norm);
     args.width = op.width;
     kernel.table = grid_table_;
     kernel.workspace_bytes = [width = op.width, mean = args.mean](const TokenLayout& layout, const Stream&) -> size_t {
@@ -555,14 +540,15 @@ class CudaBackend final : public Backend {
       return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), most_rows(layout), width);
     };
     kernel.run = [this, args](const Call& call) {
+      const List<TokenGrid> images(call.table);
       cuda::PoolArgs a = args;
       a.x = call.inputs[0];
-      a.images = reinterpret_cast<const TokenGrid*>(call.table);
-      a.image_count = static_cast<int32_t>(call.layout.images.size());
+      a.images = images.data;
+      a.image_count = images.count;
       a.most_rows = most_rows(call.layout);
       a.workspace = reinterpret_cast<float*>(call.workspace);
       a.y = call.output;
-      launched(plugin_.pool(a, stream(call).get()), "pool");
+      check(plugin_.pool(a, stream(call).get()), "pool");
     };
     return kernel;
   }
@@ -573,8 +559,7 @@ class CudaBackend final : public Backend {
     if (gelu && (op.residual || op.scale != 1)) {
       throw Error("cuda: with cuBLASLt a GELU that is scaled or added to is not supported");
     }
-    std::vector<float> bias(op.bias.data.get(), op.bias.data.get() + op.bias.size());
-    for (float& b : bias) b *= op.scale;
+    const std::vector<float> bias = scaled(op.bias, op.scale);
     Kernel kernel;
     cuda::CublasLtLinearArgs args{};
     args.dtype = dtype_;
@@ -594,20 +579,20 @@ class CudaBackend final : public Backend {
       a.y = call.output;
       a.rows = call.rows;
       a.workspace = call.workspace;
-      launched(plugin_.linear_cublaslt(stream(call).cublaslt(), a, stream(call).get()), "linear by cuBLASLt");
+      check(plugin_.linear_cublaslt(stream(call).cublaslt(), a, stream(call).get()), "linear by cuBLASLt");
     };
     return kernel;
   }
 
   int64_t stride(int64_t width) const { return cuda::row_stride(width, dtype_); }
 
-  void launched(int error, const char* kernel) const { check_cuda(plugin_, error, kernel); }
+  void check(int error, const char* what) const { check_cuda(plugin_, error, what); }
 
   /// A copy on the device that lives as long as the kernel, counted as its weights.
   const void* upload(Kernel& kernel, const void* from, size_t bytes) const {
     const auto memory = std::make_shared<Memory>(plugin_, Memory::Kind::kDevice, bytes);
-    check_cuda(plugin_, plugin_.copy(memory->data(), from, bytes, nullptr), "copying weights");
-    check_cuda(plugin_, plugin_.synchronize(nullptr), "copying weights");
+    check(plugin_.copy(memory->data(), from, bytes, nullptr), "copying weights");
+    check(plugin_.synchronize(nullptr), "copying weights");
     kernel.weight_bytes += bytes;
     kernel.weights.push_back(memory);
     return memory->data();
@@ -619,6 +604,19 @@ class CudaBackend final : public Backend {
   }
   const float* vector(Kernel& kernel, const Tensor& tensor) const {
     return vector(kernel, tensor.data.get(), static_cast<size_t>(tensor.size()));
+  }
+
+  template <class Args>
+  void set_norm(Kernel& kernel, Args& args, const ops::LayerNorm& norm) const {
+    args.gamma = vector(kernel, norm.gamma);
+    args.beta = vector(kernel, norm.beta);
+    args.eps = norm.eps;
+  }
+
+  static std::vector<float> scaled(const Tensor& tensor, float scale) {
+    std::vector<float> values(tensor.data.get(), tensor.data.get() + tensor.size());
+    for (float& v : values) v *= scale;
+    return values;
   }
 
   /// Weights in the storage dtype, rows as kernels want them. Throws Error for what fp16 cannot hold.

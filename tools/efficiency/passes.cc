@@ -149,7 +149,7 @@ void run_operator(const Pass& pass, const std::string& name, const std::filesyst
                   .layout = plan.layout,
                   .rows = work.rows(node.output),
                   .images = images,
-                  .table = plan.tables.get() + plan.table_offset[index],
+                  .table = plan.table(index),
                   .inputs = inputs,
                   .output = place(node.output),
                   .second_output = node.second < 0 ? nullptr : place(node.second),
