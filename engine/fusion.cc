@@ -1,21 +1,61 @@
 #include "engine/fusion.h"
 
-#include <algorithm>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace cpvt {
 
 namespace {
 
-/// How often each value is read, being an output counting as a reading.
-std::vector<int> count_readers(const Graph& graph) {
+/// How often each of the graph's values is read by these nodes, being an output counting as a reading.
+std::vector<int> count_readers(const std::vector<Node>& nodes, const Graph& graph) {
   std::vector<int> readers(static_cast<size_t>(graph.value_count()), 0);
-  for (const Node& node : graph.nodes()) {
+  for (const Node& node : nodes) {
     for (const ValueId id : node.inputs) ++readers[static_cast<size_t>(id)];
   }
   for (const auto& [name, id] : graph.outputs()) ++readers[static_cast<size_t>(id)];
   return readers;
 }
+
+/// Which node, by its index, makes each value.
+std::vector<size_t> makers(const Graph& graph) {
+  std::vector<size_t> maker(static_cast<size_t>(graph.value_count()));
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const Node& node = graph.nodes()[i];
+    maker[static_cast<size_t>(node.output)] = i;
+    if (node.second >= 0) maker[static_cast<size_t>(node.second)] = i;
+  }
+  return maker;
+}
+
+/// A graph written anew node by node, values being called as they are in the old one.
+class Rewriting {
+ public:
+  explicit Rewriting(const Graph& old) : old_(old), renamed_(static_cast<size_t>(old.value_count()), -1) {}
+
+  /// Appends what makes the values of `node`, from values of the old graph. Returns its second value in the new one.
+  ValueId add(const Node& node, const std::string& name, const Op& op, const std::vector<ValueId>& inputs) {
+    std::vector<ValueId> renamed;
+    for (const ValueId id : inputs) renamed.push_back(renamed_[static_cast<size_t>(id)]);
+    put(node.output, result_.add(name, op, renamed));
+    const ValueId second = result_.nodes().back().second;
+    if (node.second >= 0) put(node.second, second);
+    return second;
+  }
+  void put(ValueId old, ValueId now) { renamed_[static_cast<size_t>(old)] = now; }
+
+  Graph finish() {
+    for (const auto& [name, id] : old_.outputs()) result_.set_output(name, renamed_[static_cast<size_t>(id)]);
+    return std::move(result_);
+  }
+
+ private:
+  const Graph& old_;
+  Graph result_;
+  std::vector<ValueId> renamed_;
+};
 
 /// A Linear that `node` can swallow into one Linear: which input it comes by, and the Linear that does the work of
 /// both.
@@ -46,9 +86,9 @@ std::optional<Match> match(const Node& node, const std::vector<const ops::Linear
 
 /// Swallows the first match; nothing when there is none.
 std::optional<Graph> fuse_once(const Graph& graph) {
-  const std::vector<int> readers = count_readers(graph);
-  std::vector<const Node*> maker(static_cast<size_t>(graph.value_count()), nullptr);
-  for (const Node& node : graph.nodes()) maker[static_cast<size_t>(node.output)] = &node;
+  const std::vector<int> readers = count_readers(graph.nodes(), graph);
+  const std::vector<size_t> maker = makers(graph);
+  const auto maker_of = [&](ValueId id) { return &graph.nodes()[maker[static_cast<size_t>(id)]]; };
 
   const Node* swallowed = nullptr;
   const Node* swallower = nullptr;
@@ -57,33 +97,28 @@ std::optional<Graph> fuse_once(const Graph& graph) {
     std::vector<const ops::Linear*> linears;
     for (const ValueId id : node.inputs) {
       const bool only_reader = readers[static_cast<size_t>(id)] == 1;
-      linears.push_back(only_reader ? std::get_if<ops::Linear>(&maker[static_cast<size_t>(id)]->op) : nullptr);
+      linears.push_back(only_reader ? std::get_if<ops::Linear>(&maker_of(id)->op) : nullptr);
     }
     if ((found = match(node, linears))) {
       swallower = &node;
-      swallowed = maker[static_cast<size_t>(node.inputs[found->input])];
+      swallowed = maker_of(node.inputs[found->input]);
       break;
     }
   }
   if (!found) return {};
 
-  Graph result;
-  std::vector<ValueId> renamed(static_cast<size_t>(graph.value_count()), -1);
-  const auto rename = [&](ValueId id) { return renamed[static_cast<size_t>(id)]; };
+  Rewriting rewriting(graph);
   for (const Node& node : graph.nodes()) {
     if (&node == swallowed) continue;
-    std::vector<ValueId> inputs;
     if (&node == swallower) {
-      for (const ValueId id : swallowed->inputs) inputs.push_back(rename(id));
-      if (found->fused.residual) inputs.push_back(rename(node.inputs[1 - found->input]));
-      renamed[static_cast<size_t>(node.output)] = result.add(swallowed->name, found->fused, inputs);
+      std::vector<ValueId> inputs = swallowed->inputs;
+      if (found->fused.residual) inputs.push_back(node.inputs[1 - found->input]);
+      rewriting.add(node, swallowed->name, found->fused, inputs);
     } else {
-      std::transform(node.inputs.begin(), node.inputs.end(), std::back_inserter(inputs), rename);
-      renamed[static_cast<size_t>(node.output)] = result.add(node.name, node.op, inputs);
+      rewriting.add(node, node.name, node.op, node.inputs);
     }
   }
-  for (const auto& [name, id] : graph.outputs()) result.set_output(name, rename(id));
-  return result;
+  return rewriting.finish();
 }
 
 }  // namespace
@@ -95,13 +130,8 @@ Graph fuse(const Graph& graph) {
 }
 
 Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool, bool into_peg) {
-  const auto values = static_cast<size_t>(graph.value_count());
   std::vector<Node> nodes = graph.nodes();
-  std::vector<size_t> maker(values);  // index of the node
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    maker[static_cast<size_t>(nodes[i].output)] = i;
-    if (nodes[i].second >= 0) maker[static_cast<size_t>(nodes[i].second)] = i;
-  }
+  const std::vector<size_t> maker = makers(graph);
   std::vector<bool> swallowed(nodes.size(), false);  // norms
   for (Node& node : nodes) {
     if (node.inputs.empty()) continue;
@@ -121,13 +151,9 @@ Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool, bool into_p
     swallowed[at] = true;
   }
 
-  std::vector<int> readers(values, 0);
-  for (const Node& node : nodes) {
-    for (const ValueId id : node.inputs) ++readers[static_cast<size_t>(id)];
-  }
-  for (const auto& [name, id] : graph.outputs()) ++readers[static_cast<size_t>(id)];
+  const std::vector<int> readers = count_readers(nodes, graph);
   std::vector<bool> left_out(nodes.size(), false);
-  std::vector<ValueId> peg_of_norm(nodes.size(), -1);  // whose second value a norm's becomes
+  std::vector<ValueId> joined(nodes.size(), -1);  // per Peg: the norm's value that becomes its second
   for (size_t i = 0; i < nodes.size(); ++i) {
     const auto* norm = std::get_if<ops::LayerNorm>(&nodes[i].op);
     if (norm == nullptr) continue;
@@ -135,32 +161,22 @@ Graph fuse_norms(const Graph& graph, int64_t widest, bool into_pool, bool into_p
       left_out[i] = readers[static_cast<size_t>(nodes[i].output)] == 0;
       continue;
     }
-    Node& before = nodes[maker[static_cast<size_t>(nodes[i].inputs[0])]];
+    const size_t at = maker[static_cast<size_t>(nodes[i].inputs[0])];
+    Node& before = nodes[at];
     auto* peg = std::get_if<ops::Peg>(&before.op);
     if (!into_peg || peg == nullptr || peg->norm || before.output != nodes[i].inputs[0]) continue;
     peg->norm = *norm;
     left_out[i] = true;
-    peg_of_norm[i] = before.output;
+    joined[at] = nodes[i].output;
   }
 
-  Graph result;
-  std::vector<ValueId> renamed(values, -1);
-  std::vector<ValueId> second_of(values, -1);  // by a Peg's first value, as it was called
+  Rewriting rewriting(graph);
   for (size_t i = 0; i < nodes.size(); ++i) {
-    const Node& node = nodes[i];
-    const auto output = static_cast<size_t>(node.output);
-    if (left_out[i]) {
-      if (peg_of_norm[i] >= 0) renamed[output] = second_of[static_cast<size_t>(peg_of_norm[i])];
-      continue;
-    }
-    std::vector<ValueId> inputs;
-    for (const ValueId id : node.inputs) inputs.push_back(renamed[static_cast<size_t>(id)]);
-    renamed[output] = result.add(node.name, node.op, inputs);
-    second_of[output] = result.nodes().back().second;
-    if (node.second >= 0) renamed[static_cast<size_t>(node.second)] = second_of[output];
+    if (left_out[i]) continue;
+    const ValueId second = rewriting.add(nodes[i], nodes[i].name, nodes[i].op, nodes[i].inputs);
+    if (joined[i] >= 0) rewriting.put(joined[i], second);
   }
-  for (const auto& [name, id] : graph.outputs()) result.set_output(name, renamed[static_cast<size_t>(id)]);
-  return result;
+  return rewriting.finish();
 }
 
 }  // namespace cpvt

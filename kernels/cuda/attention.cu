@@ -116,6 +116,22 @@ __device__ inline AttentionTile part_of_tile(const AttentionTile* tiles, int que
   return tile;
 }
 
+/// The block's head of an image: where its queries, keys, values and results have their first row.
+template <class T>
+struct Head {
+  const T *q, *k, *v;
+  T* y;
+
+  __device__ Head(const Problem<T>& problem, int64_t first_row) {
+    const int column = static_cast<int>(blockIdx.x) * problem.head_dim;
+    const int64_t width = static_cast<int64_t>(problem.heads) * problem.head_dim;
+    q = problem.qkv + first_row * problem.stride + column;
+    k = q + width;
+    v = k + width;
+    y = problem.y + first_row * problem.y_stride + column;
+  }
+};
+
 /// 16 bytes of a row of y, or as many as are within head_dim.
 template <bool kAligned, class T>
 __device__ void store_chunk(T* to, const Chunk<T>& chunk, int column, int head_dim) {
@@ -328,17 +344,13 @@ __global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Proble
   if (tile.first_query >= tile.tokens) return;
   const int head_dim = problem.head_dim;
   const int64_t stride = problem.stride;
-  const int64_t width = static_cast<int64_t>(problem.heads) * head_dim;
-  const int column = static_cast<int>(blockIdx.x) * head_dim;
-  const T* const q = problem.qkv + tile.first_row * stride + column;
-  const T* const k = q + width;
-  const T* const v = k + width;
+  const Head<T> head(problem, tile.first_row);
 
-  Rows::template load<kAligned, kQueries>(q_tile, q + tile.first_query * stride, stride, tile.tokens - tile.first_query,
-                                          head_dim);
+  Rows::template load<kAligned, kQueries>(q_tile, head.q + tile.first_query * stride, stride,
+                                          tile.tokens - tile.first_query, head_dim);
   ptx::cp_async_commit();
-  Rows::template load<kAligned, kKeys>(k_tile, k, stride, tile.tokens, head_dim);
-  Rows::template load<kAligned, kKeys>(v_tile, v, stride, tile.tokens, head_dim);
+  Rows::template load<kAligned, kKeys>(k_tile, head.k, stride, tile.tokens, head_dim);
+  Rows::template load<kAligned, kKeys>(v_tile, head.v, stride, tile.tokens, head_dim);
   ptx::cp_async_commit();
 
   const int warp_query = tile.first_query + static_cast<int>(threadIdx.x) / 32 * Warp::kQueries;
@@ -355,8 +367,10 @@ __global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Proble
     const int there = kKeys * kDim - here;
     const int next = key + kKeys;
     if (next < tile.tokens) {
-      Rows::template load<kAligned, kKeys>(k_tile + there, k + next * stride, stride, tile.tokens - next, head_dim);
-      Rows::template load<kAligned, kKeys>(v_tile + there, v + next * stride, stride, tile.tokens - next, head_dim);
+      Rows::template load<kAligned, kKeys>(k_tile + there, head.k + next * stride, stride, tile.tokens - next,
+                                           head_dim);
+      Rows::template load<kAligned, kKeys>(v_tile + there, head.v + next * stride, stride, tile.tokens - next,
+                                           head_dim);
       ptx::cp_async_commit();
     }
     const int keys = tile.tokens - key;
@@ -368,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Proble
     }
   }
   if (rows <= 0) return;
-  T* const y = problem.y + (tile.first_row + warp_query) * problem.y_stride + column;
+  T* const y = head.y + warp_query * problem.y_stride;
   warp.template store<kAligned>(q_tile, y, problem.y_stride, rows, head_dim);
 }
 
@@ -504,15 +518,11 @@ __global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_ker
   if (tile.first_query >= tile.tokens) return;
   const int head_dim = problem.head_dim;
   const int64_t stride = problem.stride;
-  const int64_t width = static_cast<int64_t>(problem.heads) * head_dim;
-  const int column = static_cast<int>(blockIdx.x) * head_dim;
-  const float* const q = problem.qkv + tile.first_row * stride + column;
-  const float* const k = q + width;
-  const float* const v = k + width;
+  const Head<float> head(problem, tile.first_row);
 
-  Rows::template load<kAligned, kQueries>(q_tile, q + tile.first_query * stride, stride, tile.tokens - tile.first_query,
-                                          head_dim);
-  Rows::template load<kAligned, kKeys>(k_tile, k, stride, tile.tokens, head_dim);
+  Rows::template load<kAligned, kQueries>(q_tile, head.q + tile.first_query * stride, stride,
+                                          tile.tokens - tile.first_query, head_dim);
+  Rows::template load<kAligned, kKeys>(k_tile, head.k, stride, tile.tokens, head_dim);
   ptx::cp_async_commit();
 
   const int warp_query = tile.first_query + warp_row;
@@ -523,7 +533,7 @@ __global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_ker
     const int keys = tile.tokens - key;
     ptx::cp_async_wait<0>();
     __syncthreads();
-    Rows::template load<kAligned, kKeys>(v_tile, v + key * stride, stride, keys, head_dim);
+    Rows::template load<kAligned, kKeys>(v_tile, head.v + key * stride, stride, keys, head_dim);
     ptx::cp_async_commit();
     if (rows > 0) {
       if (keys >= kKeys) {
@@ -536,13 +546,13 @@ __global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_ker
     __syncthreads();
     const int next = key + kKeys;
     if (next < tile.tokens) {
-      Rows::template load<kAligned, kKeys>(k_tile, k + next * stride, stride, tile.tokens - next, head_dim);
+      Rows::template load<kAligned, kKeys>(k_tile, head.k + next * stride, stride, tile.tokens - next, head_dim);
       ptx::cp_async_commit();
     }
     if (rows > 0) warp.mix(v_tile, p, min(keys, kKeys));
   }
   if (rows <= 0) return;
-  float* const y = problem.y + (tile.first_row + warp_query) * problem.y_stride + column;
+  float* const y = head.y + warp_query * problem.y_stride;
   warp.template store<kAligned>(y, problem.y_stride, rows, head_dim);
 }
 
@@ -582,12 +592,8 @@ int launch_tiles(const AttentionArgs& args, void* stream) {
     // 32 queries to a warp halve what it reads of keys and values from shared memory, and what the block reads of them
     // from the second-level cache; 16 spread a small batch over more multiprocessors. Results are the same bits.
     if constexpr (kAligned && kDim <= 64) {
-      int device = 0;
       int multiprocessors = 0;
-      cudaError_t error = cudaGetDevice(&device);
-      if (error == cudaSuccess) {
-        error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-      }
+      const cudaError_t error = device_attribute(cudaDevAttrMultiProcessorCount, multiprocessors);
       if (error != cudaSuccess) return error;
       if (int64_t{args.tile_count} * args.heads >= multiprocessors) {
         constexpr int kQueries = 128;

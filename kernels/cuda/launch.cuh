@@ -25,13 +25,18 @@ int for_dtype(DType dtype, F f) {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// Of the current device.
+inline cudaError_t device_attribute(cudaDeviceAttr attribute, int& value) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error != cudaSuccess ? error : cudaDeviceGetAttribute(&value, attribute, device);
+}
+
 /// Whether a kernel may begin before the one before has ended. Only where the sm_90a code runs: newer devices get the
 /// PTX for sm_80, in which follow_earlier_kernels does not wait.
 inline bool has_dependent_launch() {
-  int device = 0;
   int major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
+  return device_attribute(cudaDevAttrComputeCapabilityMajor, major) == cudaSuccess && major == 9;
 }
 
 /// Launches and reports, as a kernel that calls ptx::follow_earlier_kernels. Kernels that want more than 48 KiB of
@@ -43,12 +48,8 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_b
   if (shared_bytes > 48 * 1024) {
     // The limit belongs to the kernel, not to the launch: every thread sets the same, the most that the device has.
     cudaFuncAttributes attributes{};
-    int device = 0;
     int most = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    }
+    cudaError_t error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, most);
     if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
     if (error == cudaSuccess) {
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -417,13 +417,8 @@ int run(const LinearArgs& args, int64_t limit, void* stream) {
 
 /// Bytes of shared memory that a block may have.
 int64_t shared_limit() {
-  int device = 0;
-  int bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
-    return 0;  // the smallest tile then, and the launch says what is wrong
-  }
-  return bytes;
+  int bytes = 0;  // where it cannot be had, the smallest tile is taken, and the launch says what is wrong
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, bytes) == cudaSuccess ? bytes : 0;
 }
 
 }  // namespace

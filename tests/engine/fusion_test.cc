@@ -175,6 +175,13 @@ TEST(FuseNorms, IntoPeg) {
   EXPECT_EQ(e.normed(e.linear("l", e.norm("n", e.peg("p", e.x))), 7, true, false), "x() p(x) n(p) l(n)");
 }
 
+// The passes may come in any order: a second value is renamed as a first is.
+TEST(FuseNorms, ThenFuse) {
+  Builder b;
+  b.graph.set_output("output", b.gelu("g", b.linear("l", b.norm("n", b.peg("p", b.x)))));
+  EXPECT_EQ(text(fuse(fuse_norms(b.graph, 7, true, true))), "x() p+norm(x) l+gelu(p')");
+}
+
 // norm(norm(x)): a Linear has room for one.
 TEST(FuseNorms, OneNormEach) {
   Builder b;
