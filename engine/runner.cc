@@ -37,7 +37,16 @@ double mebibytes(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); 
 Runner::Runner(std::shared_ptr<const Executable> executable, size_t memory_limit)
     : executable_(std::move(executable)), memory_limit_(memory_limit), stream_(executable_->backend().make_stream()) {}
 
+Runner::~Runner() {
+  if (!under_way_) return;
+  try {
+    stream_->finish();      // before the tables that its kernels read go
+  } catch (const Error&) {  // nobody waits for that batch any more
+  }
+}
+
 const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::string> wanted) {
+  if (under_way_) throw Error("a batch is under way: expected wait() before the next");
   const ops::PatchEmbed& embed = embedding(executable_->graph());
   TokenLayout layout = TokenLayout::of(sizes, embed.patch(), embed.class_token.has_value());
   std::vector<std::string> names(wanted.begin(), wanted.end());
@@ -73,9 +82,14 @@ size_t Runner::held_bytes() const {
 }
 
 void Runner::run(std::span<const ImageView> images, std::span<const std::string> wanted) {
-  last_run_ = nullptr;
+  start(images, wanted);
+  wait();
+}
+
+void Runner::start(std::span<const ImageView> images, std::span<const std::string> wanted) {
   std::vector<ImageSize> sizes;
   for (const ImageView& image : images) sizes.push_back(image.size);
+  last_run_ = nullptr;
   const Plan& p = plan(sizes, wanted);
   std::byte* arena = arena_of(p);
 
@@ -83,7 +97,7 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
     return fmt::format("forward: {} images of {}{}, {} tokens", images.size(), size_text(images.front().size),
                        images.size() > 1 ? "..." : "", p.layout.rows);
   });
-  stream_->execute(images, plans_.front().recording, [&] {
+  stream_->begin(images, plans_.front().recording, [&] {
     const Graph& graph = executable_->graph();
     std::vector<const std::byte*> inputs;
     for (size_t i = 0; i < graph.nodes().size(); ++i) {
@@ -106,7 +120,14 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
            .workspace = arena + p.workspace_offset[i]});
     }
   });
-  last_run_ = plans_.front().plan;
+  under_way_ = plans_.front().plan;
+}
+
+void Runner::wait() {
+  if (!under_way_) throw Error("no batch is under way: expected start() before wait()");
+  const std::shared_ptr<const Plan> batch = std::exchange(under_way_, nullptr);
+  stream_->finish();
+  last_run_ = batch;
 }
 
 std::byte* Runner::arena_of(const Plan& plan) {

@@ -30,10 +30,13 @@ class Stream {
   /// A plan's tables, brought to where kernels read them.
   virtual std::shared_ptr<const std::byte> keep(std::vector<std::byte> tables);
 
-  /// Runs one batch, whose kernels `enqueue` calls in their order, and returns when all are done. `recording` belongs
-  /// to the batch's plan and is the stream's to fill: what it has recorded of an earlier run it may replay instead.
-  virtual void execute(std::span<const ImageView> images, std::shared_ptr<void>& recording,
-                       const std::function<void()>& enqueue);
+  /// Begins one batch, whose kernels `enqueue` calls in their order; what it needs of the host's memory it has taken
+  /// when it returns, but it may still be under way. `recording` belongs to the batch's plan and is the stream's to
+  /// fill: what it has recorded of an earlier run it may replay instead.
+  virtual void begin(std::span<const ImageView> images, std::shared_ptr<void>& recording,
+                     const std::function<void()>& enqueue);
+  /// Returns when the batch that was begun is done; there is one at a time. Throws Error where it failed.
+  virtual void finish();
 
   /// What a profiler shows as the name of everything until the pop; nested. `name` is only called where one looks.
   virtual void push_range(const std::function<std::string()>& name);
@@ -90,6 +93,9 @@ class Backend {
   virtual std::string name() const = 0;
   /// Bytes that runners may still take.
   virtual size_t free_memory() const = 0;
+  /// Runners that keep the device busy when one thread feeds them in turn: more than one where a batch's copies and
+  /// the host's part of it can overlap with another's kernels.
+  virtual int runners_in_turn() const { return 1; }
   virtual std::unique_ptr<Stream> make_stream() const = 0;
   virtual GraphForm form() const { return {}; }
   /// From one row of a value to the next.

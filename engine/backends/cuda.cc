@@ -57,7 +57,10 @@ class CudaStream final : public Stream {
     }
     check(plugin.make_stream(&stream_), "making a stream");
   }
-  ~CudaStream() override { plugin_.destroy_stream(stream_); }
+  ~CudaStream() override {
+    plugin_.synchronize(stream_);  // before the memory that it works in goes
+    plugin_.destroy_stream(stream_);
+  }
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
 
@@ -83,21 +86,21 @@ class CudaStream final : public Stream {
     return {memory, memory->data()};
   }
 
-  void execute(std::span<const ImageView> images, std::shared_ptr<void>& recording,
-               const std::function<void()>& enqueue) override {
+  void begin(std::span<const ImageView> images, std::shared_ptr<void>& recording,
+             const std::function<void()>& enqueue) override {
     results_.clear();
     auto* recorded = static_cast<Recording*>(recording.get());
     if (recorded == nullptr) {
       enqueue_or_drain(enqueue);
-      check(plugin_.synchronize(stream_), "running a batch");
-      recording = std::make_shared<Recording>(plugin_);  // only now: what did not run once is not recorded either
+      recording = std::make_shared<Recording>(plugin_);  // only now: what could not be enqueued is not recorded either
       return;
     }
     if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
     recorded->pack(images);
     check(plugin_.replay(recorded->graph, stream_), "launching a graph");
-    check(plugin_.synchronize(stream_), "running a batch");
   }
+
+  void finish() override { check(plugin_.synchronize(stream_), "running a batch"); }
 
   void push_range(const std::function<std::string()>& name) override { plugin_.push_range(name().c_str()); }
   void pop_range() override { plugin_.pop_range(); }
@@ -285,6 +288,8 @@ class CudaBackend final : public Backend {
   }
 
   std::string name() const override { return fmt::format("cuda, {}", info_.name); }
+
+  int runners_in_turn() const override { return 2; }
 
   size_t free_memory() const override {
     uint64_t bytes = 0;

@@ -9,10 +9,11 @@ std::shared_ptr<const std::byte> Stream::keep(std::vector<std::byte> tables) {
   return {owner, owner->data()};
 }
 
-void Stream::execute(std::span<const ImageView> /*images*/, std::shared_ptr<void>& /*recording*/,
-                     const std::function<void()>& enqueue) {
+void Stream::begin(std::span<const ImageView> /*images*/, std::shared_ptr<void>& /*recording*/,
+                   const std::function<void()>& enqueue) {
   enqueue();
 }
+void Stream::finish() {}
 
 void Stream::push_range(const std::function<std::string()>& /*name*/) {}
 void Stream::pop_range() {}

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "base/error.h"
 #include "tests/engine/error_text.h"
 #include "tests/engine/random_graph.h"
 #include "tests/engine/stamp_backend.h"
@@ -68,6 +69,46 @@ TEST(Runner, RefusesOutputsThatWereNotMade) {
   run(runner, {{8, 8}}, kMean);
   EXPECT_EQ(error_text([&] { runner.output("logits"); }), "no output 'logits': the model has mean, tokens");
   EXPECT_EQ(error_text([&] { runner.output("tokens"); }), "output 'tokens' was not asked for in the last run");
+}
+
+TEST(Runner, RunsInTwoSteps) {
+  Runner runner(small_executable());
+  const std::vector<ImageView> images{{nullptr, {8, 9}}, {nullptr, {4, 4}}};
+  EXPECT_EQ(error_text([&] { runner.wait(); }), "no batch is under way: expected start() before wait()");
+  runner.start(images, kBoth);
+  EXPECT_EQ(error_text([&] { runner.output("mean"); }), "there are no results: no run has come to its end");
+  const std::string busy = "a batch is under way: expected wait() before the next";
+  EXPECT_EQ(error_text([&] { runner.start(images, kBoth); }), busy);
+  EXPECT_EQ(error_text([&] { run(runner, {{8, 8}}, kMean); }), busy);
+  runner.wait();
+  EXPECT_EQ(runner.output("tokens").size(), 5U * 256);
+  EXPECT_EQ(error_text([&] { runner.wait(); }), "no batch is under way: expected start() before wait()");
+  EXPECT_EQ(runner.output("mean").size(), 2U * 256);
+}
+
+TEST(Runner, EndsWhatItBegan) {
+  std::vector<std::string> heard;
+  bool fails = false;
+  const auto executable = [&] {
+    StampTurns turns{.hear = [&](const std::string& event) {
+      heard.push_back(event);
+      if (fails && event.ends_with("ends")) throw Error("the device is gone");
+    }};
+    const Graph graph = small_graph();
+    return std::make_shared<const Executable>(graph, make_stamp_backend(graph, size_t{1} << 30, turns));
+  }();
+  const std::vector<ImageView> images{{nullptr, {8, 9}}};
+  Runner(executable).start(images, kMean);  // goes without a wait
+  EXPECT_EQ(heard, (std::vector<std::string>{"1 begins 1 images", "1 ends"}));
+  fails = true;
+  Runner(executable).start(images, kMean);
+  Runner runner(executable);
+  runner.start(images, kMean);
+  EXPECT_EQ(error_text([&] { runner.wait(); }), "the device is gone");
+  EXPECT_EQ(error_text([&] { runner.output("mean"); }), "there are no results: no run has come to its end");
+  fails = false;
+  runner.run(images, kMean);  // and goes on
+  EXPECT_EQ(runner.output("mean").size(), 256U);
 }
 
 // Planning another batch must not make the last run's results look like that batch's.

@@ -16,7 +16,8 @@ constexpr float kRubbish = -1;
 
 class StampStream final : public Stream {
  public:
-  StampStream(std::shared_ptr<size_t> taken, size_t memory) : taken_(std::move(taken)), memory_(memory) {}
+  StampStream(std::shared_ptr<size_t> taken, size_t memory, int number, std::function<void(const std::string&)> hear)
+      : taken_(std::move(taken)), memory_(memory), number_(number), hear_(std::move(hear)) {}
   ~StampStream() override { release(); }
   StampStream(const StampStream&) = delete;
   StampStream& operator=(const StampStream&) = delete;
@@ -31,6 +32,13 @@ class StampStream final : public Stream {
     return reinterpret_cast<std::byte*>(lines_.data());
   }
 
+  void begin(std::span<const ImageView> images, std::shared_ptr<void>& /*recording*/,
+             const std::function<void()>& enqueue) override {
+    hear_(fmt::format("{} begins {} images", number_, images.size()));
+    enqueue();
+  }
+  void finish() override { hear_(fmt::format("{} ends", number_)); }
+
  private:
   struct alignas(64) Line {
     std::byte bytes[64];
@@ -42,16 +50,22 @@ class StampStream final : public Stream {
 
   std::shared_ptr<size_t> taken_;
   size_t memory_;
+  int number_;
+  std::function<void(const std::string&)> hear_;
   std::vector<Line> lines_;
 };
 
 class StampBackend final : public Backend {
  public:
-  StampBackend(Graph graph, size_t memory) : graph_(std::move(graph)), memory_(memory) {}
+  StampBackend(Graph graph, size_t memory, StampTurns turns)
+      : graph_(std::move(graph)), memory_(memory), turns_(std::move(turns)) {}
 
   std::string name() const override { return "stamp"; }
   size_t free_memory() const override { return memory_ - *taken_; }
-  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<StampStream>(taken_, memory_); }
+  int runners_in_turn() const override { return turns_.runners; }
+  std::unique_ptr<Stream> make_stream() const override {
+    return std::make_unique<StampStream>(taken_, memory_, ++streams_, turns_.hear);
+  }
 
   Kernel bind(const ops::PatchEmbed& /*op*/) const override { return next(); }
   Kernel bind(const ops::AddPosition& op) const override {
@@ -118,14 +132,16 @@ class StampBackend final : public Backend {
 
   const Graph graph_;
   size_t memory_;
+  StampTurns turns_;
   std::shared_ptr<size_t> taken_ = std::make_shared<size_t>(0);
   mutable size_t bound_ = 0;
+  mutable int streams_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_stamp_backend(const Graph& graph, size_t memory) {
-  return std::make_unique<StampBackend>(graph, memory);
+std::unique_ptr<Backend> make_stamp_backend(const Graph& graph, size_t memory, StampTurns turns) {
+  return std::make_unique<StampBackend>(graph, memory, std::move(turns));
 }
 
 float stamp(ValueId value) { return static_cast<float>(value + 1); }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -42,10 +43,20 @@ bool is_finite(std::span<const float> logits);
 
 enum class Wanted { kLogits, kLogitsAndFeatures };
 
+/// How images are put through the network.
+struct Batching {
+  std::shared_ptr<const Executable> executable;
+  size_t memory_limit = 0;  // as Runner's
+  int patch;                // the model's
+  int batch = 0;            // images; 0: as many as keep a batch's tokens in the caches' reach
+  Wanted wanted = Wanted::kLogits;
+};
+
 /// Takes inputs from `next` until it has no more, runs them in ragged batches, and hands each one's answer to `receive`
-/// in the same order. A batch has `batch` images; for 0, as many as keep its tokens in the caches' reach. Answers do
-/// not depend on it, so a batch that the memory limit forbids is cut in halves until what is refused is a single image.
-void answer_all(Runner& runner, const Config& config, int batch, Wanted wanted,
-                const std::function<std::optional<Input>()>& next, const std::function<void(const Answer&)>& receive);
+/// in the same order. Answers do not depend on the batches, so one that memory forbids is cut in halves until what is
+/// refused is a single image. Where the device takes runners in turn (Backend::runners_in_turn) and no limit is set,
+/// one batch is collected, copied and begun while the one before is under way.
+void answer_all(const Batching& batching, const std::function<std::optional<Input>()>& next,
+                const std::function<void(const Answer&)>& receive);
 
 }  // namespace cpvt::cli

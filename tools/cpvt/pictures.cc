@@ -13,15 +13,12 @@ namespace cpvt::cli {
 
 namespace {
 
-/// A runner within --memory-limit. Where all pictures get one size, throws Error already here if not even one fits.
-Runner make_runner(const Session& session, const Options& options) {
-  Runner runner(session.executable, options.memory_limit);
-  if (options.size.kind != InputSize::Kind::kNative) {
-    const std::vector<ImageSize> one{network_size(options, session.config())};
-    const std::vector<std::string> wanted{"logits"};
-    runner.plan(one, wanted);
-  }
-  return runner;
+/// Where all pictures get one size, throws Error already here if not even one fits within --memory-limit.
+void check_one_fits(const Session& session, const Options& options) {
+  if (options.size.kind == InputSize::Kind::kNative) return;
+  const std::vector<ImageSize> one{network_size(options, session.config())};
+  const std::vector<std::string> wanted{"logits"};
+  Runner(session.executable, options.memory_limit).plan(one, wanted);
 }
 
 /// Spares making the pixels of a picture that cannot be run: the weights, and its tokens once, are what it needs at
@@ -43,7 +40,7 @@ size_t answer_pictures(const Session& session, const Options& options, const std
                        Wanted wanted, Messages& messages, const std::function<void(const Answer&)>& receive) {
   Preparation preparation = Preparation::of(options, session.config());
   if (options.memory_limit != 0) preparation.check = [&](ImageSize size) { check_size(session, options, size); };
-  Runner runner = make_runner(session, options);
+  check_one_fits(session, options);
   ImageStream stream(paths, std::move(preparation), session.threads);
   size_t failed = 0;
   const auto check = [&](Answer answer) {
@@ -59,7 +56,12 @@ size_t answer_pictures(const Session& session, const Options& options, const std
     messages.progress().advance();
   };
   answer_all(
-      runner, session.config(), options.batch, wanted, [&] { return stream.next(); }, check);
+      {.executable = session.executable,
+       .memory_limit = options.memory_limit,
+       .patch = session.config().patch_size,
+       .batch = options.batch,
+       .wanted = wanted},
+      [&] { return stream.next(); }, check);
   messages.progress().hide();
   return failed;
 }

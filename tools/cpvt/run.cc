@@ -111,7 +111,6 @@ int run(const RunOptions& options) {
   const Config& config = session.config();
   const int smallest = options.policy == SizePolicy::pad ? 1 : config.patch_size;
   const InputTensors inputs = read_inputs(options.input, config.in_chans, smallest);
-  Runner runner(session.executable, options.memory_limit);
 
   TokenFile file(options.output);
   size_t begun = 0;
@@ -134,8 +133,12 @@ int run(const RunOptions& options) {
     }
     ++failed;
   };
-  answer_all(runner, config, options.batch, options.features ? Wanted::kLogitsAndFeatures : Wanted::kLogits, next,
-             keep);
+  answer_all({.executable = session.executable,
+              .memory_limit = options.memory_limit,
+              .patch = config.patch_size,
+              .batch = options.batch,
+              .wanted = options.features ? Wanted::kLogitsAndFeatures : Wanted::kLogits},
+             next, keep);
   if (file.images() > 0) {
     file.write(inputs.ragged, {});
     messages.note(fmt::format("{}: {} images", options.output.string(), file.images()));

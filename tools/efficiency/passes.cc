@@ -155,7 +155,8 @@ void run_operator(const Pass& pass, const std::string& name, const std::filesyst
                   .second_output = node.second < 0 ? nullptr : place(node.second),
                   .workspace = arena + plan.workspace_offset[index]};
   std::shared_ptr<void> recording;
-  work.stream->execute(images, recording, [&] { work.executable.kernel(index).run(call); });
+  work.stream->begin(images, recording, [&] { work.executable.kernel(index).run(call); });
+  work.stream->finish();
 }
 
 }  // namespace cpvt::efficiency

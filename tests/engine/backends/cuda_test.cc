@@ -166,6 +166,28 @@ TEST_P(CudaBackend, RunnersOnTheirOwnThreadsShareAnExecutable) {
   }
 }
 
+// One thread, two runners: each batch begins while the other runner's is under way, and is planned, recorded and
+// replayed meanwhile. A third one goes with a batch that nobody waits for.
+TEST_P(CudaBackend, RunnersInTurn) {
+  const Golden golden("gap");
+  const Pictures pictures(golden.model()->config(), {{16, 16}, {20, 45}, {64, 48}});
+  const auto executable = std::make_shared<const Executable>(golden.model(), backend(GetParam().dtype));
+  Runner alone(executable);
+  const auto expected = answers(alone, pictures.views);
+  std::vector<std::unique_ptr<Runner>> runners;
+  for (int i = 0; i < 2; ++i) runners.push_back(std::make_unique<Runner>(executable));
+  Runner abandoned(executable);
+  abandoned.start(pictures.views, kLogits);
+  for (size_t batch = 0; batch < 20; ++batch) {
+    if (batch >= 2) {
+      Runner& ready = *runners[batch % 2];
+      ready.wait();
+      EXPECT_TRUE(same_bits(ready.output("logits"), expected[(batch - 2) / 2 % 3])) << batch;
+    }
+    runners[batch % 2]->start({&pictures.views[batch / 2 % 3], 1}, kLogits);
+  }
+}
+
 Tensor times(const Tensor& tensor, float factor) {
   std::shared_ptr<float[]> values(new float[static_cast<size_t>(tensor.size())]);
   std::transform(tensor.data.get(), tensor.data.get() + tensor.size(), values.get(),
