@@ -1,5 +1,7 @@
 #include "engine/graph.h"
 
+#include <utility>
+
 #include "base/error.h"
 
 namespace cpvt {
@@ -30,6 +32,15 @@ void expect_rank(const std::string& node, const Tensor& weight, size_t rank) {
   }
 }
 
+void expect_normalisation(const std::string& node, const ops::PatchEmbed& op) {
+  if (op.mean.empty() && op.std.empty()) return;
+  for (const auto& [what, count] : {std::pair("means", op.mean.size()), std::pair("stds", op.std.size())}) {
+    if (count != static_cast<size_t>(op.in_chans())) {
+      throw Error("{}: {} {}, expected {}", node, count, what, op.in_chans());
+    }
+  }
+}
+
 /// Checks the weights of a node and returns its signature; `rows` are those of its first input.
 Signature signature(const std::string& node, const Op& op, Rows rows) {
   const Rows tokens = Rows::kTokens;
@@ -39,6 +50,7 @@ Signature signature(const std::string& node, const Op& op, Rows rows) {
                           expect_shape(node, "weight", o.weight, {o.width(), o.in_chans(), o.patch(), o.patch()});
                           expect_shape(node, "bias", o.bias, {o.width()});
                           if (o.class_token) expect_shape(node, "class token", *o.class_token, {1, 1, o.width()});
+                          expect_normalisation(node, o);
                           return {{}, {tokens, o.width()}};
                         },
                         [&](const ops::AddPosition& o) -> Signature {

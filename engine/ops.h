@@ -4,6 +4,7 @@
 #include <optional>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "weights/tensor.h"
 
@@ -13,11 +14,14 @@ namespace cpvt::ops {
 
 /// images -> [T, D]: each P×P patch of each [Cin, H, W] image through one matrix (a convolution with kernel = stride =
 /// P, flooring), rows row-major over the grid, after the class token's row where there is one. timm: PatchEmbed.
+/// Images of 8-bit pixels are normalised on the way: (v / 255 - mean) / std.
 struct PatchEmbed {
   Tensor weight;                      // [D, Cin, P, P]
   Tensor bias;                        // [D]
   std::optional<Tensor> class_token;  // [1, 1, D]
   float scale = 1;                    // of all rows, the class token's too; engine/residual_scale.h
+  std::vector<float> mean = {};       // [Cin], or empty: floats only
+  std::vector<float> std = {};        // the same
 
   int64_t width() const { return weight.shape[0]; }
   int64_t in_chans() const { return weight.shape[1]; }

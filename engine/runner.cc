@@ -88,7 +88,15 @@ void Runner::run(std::span<const ImageView> images, std::span<const std::string>
 
 void Runner::start(std::span<const ImageView> images, std::span<const std::string> wanted) {
   std::vector<ImageSize> sizes;
-  for (const ImageView& image : images) sizes.push_back(image.size);
+  for (const ImageView& image : images) {
+    sizes.push_back(image.size);
+    if ((image.bytes == nullptr) != (images.front().bytes == nullptr)) {
+      throw Error("expected a batch of floats or of bytes, found both");
+    }
+  }
+  if (!images.empty() && images.front().bytes != nullptr && embedding(executable_->graph()).mean.empty()) {
+    throw Error("the model does not tell mean and std: expected normalised floats, found bytes");
+  }
   last_run_ = nullptr;
   const Plan& p = plan(sizes, wanted);
   std::byte* arena = arena_of(p);

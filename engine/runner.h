@@ -27,7 +27,7 @@ class Runner {
   const Plan& plan(std::span<const ImageSize> sizes, std::span<const std::string> wanted);
 
   /// One forward pass. The results lie in the runner's memory until the next run. Throws Error for images that are
-  /// smaller than a patch, and as plan() does.
+  /// smaller than a patch, for bytes where the graph's PatchEmbed has no mean and std, and as plan() does.
   void run(std::span<const ImageView> images, std::span<const std::string> wanted);
 
   /// run() in two: on a device that works by itself the batch is under way between them, and the host has time for

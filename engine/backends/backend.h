@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -12,10 +13,12 @@
 
 namespace cpvt {
 
-/// One normalised picture: float32 [Cin, height, width], contiguous, borrowed from the caller.
+/// One picture, contiguous, borrowed from the caller: normalised floats, or bytes that PatchEmbed normalises. A batch
+/// has pictures of one kind.
 struct ImageView {
-  const float* data;
+  const float* floats;  // [Cin, height, width], or null
   ImageSize size;
+  const uint8_t* bytes = nullptr;  // [height, width, Cin]
 };
 
 /// Where one runner's work happens: its memory and its order of execution (a thread team; a CUDA stream). What is not

@@ -86,18 +86,22 @@ class CpuBackend final : public Backend {
 
   Kernel bind(const ops::PatchEmbed& op) const override {
     refuse_forms_not_asked_for(op);
-    const auto packed = std::make_shared<const cpu::PackedPatchEmbed>(op.weight.data.get(), op.bias.data.get(),
-                                                                      op.width(), op.in_chans(), op.patch());
+    const auto packed = std::make_shared<const cpu::PackedPatchEmbed>(
+        op.weight.data.get(), op.bias.data.get(), op.width(), op.in_chans(), op.patch(), op.mean, op.std);
     const auto class_token = op.class_token ? own(*op.class_token) : nullptr;
     Kernel kernel;
     kernel.run = [packed, class_token, width = op.width()](const Call& call) {
       std::vector<cpu::Image> images;
-      for (const ImageView& image : call.images) images.push_back({image.data, image.size.height, image.size.width});
+      for (const ImageView& image : call.images) {
+        images.push_back({image.floats, image.size.height, image.size.width, image.bytes});
+      }
       packed->run(images, call.layout.images, class_token ? class_token->data() : nullptr, floats(call.output), width,
                   floats(call.workspace), team(call));
     };
-    kernel.workspace_bytes = [packed](const TokenLayout&, const Stream& stream) {
-      return bytes_of(packed->workspace_floats(threads(stream)));
+    kernel.workspace_bytes = [packed](const TokenLayout& layout, const Stream& stream) {
+      int64_t patches = 0;
+      for (const TokenGrid& grid : layout.images) patches += grid.patches();
+      return bytes_of(packed->workspace_floats(patches, threads(stream)));
     };
     kernel.weight_bytes = packed->bytes() + (class_token ? bytes(class_token) : 0);
     return kernel;

@@ -95,7 +95,11 @@ class CudaStream final : public Stream {
       recording = std::make_shared<Recording>(plugin_);  // only now: what could not be enqueued is not recorded either
       return;
     }
-    if (recorded->graph == nullptr || recorded->generation != generation_) record(*recorded, enqueue);
+    const bool bytes = images.front().bytes != nullptr;
+    if (recorded->graph == nullptr || recorded->generation != generation_ || recorded->bytes != bytes) {
+      record(*recorded, enqueue);
+      recorded->bytes = bytes;
+    }
     recorded->pack(images);
     check(plugin_.replay(recorded->graph, stream_), "launching a graph");
   }
@@ -147,6 +151,7 @@ class CudaStream final : public Stream {
     const Plugin& plugin;
     void* graph = nullptr;
     uint64_t generation = 0;  // of the memory that its kernels point into
+    bool bytes = false;       // what its pixels are
     std::function<void(std::span<const ImageView>)> pack;
   };
 
@@ -225,13 +230,13 @@ std::shared_ptr<const GeometryTable> list_table(std::function<std::vector<T>(con
       .fill = [list](const TokenLayout& layout, std::span<std::byte> table) { put(list(layout), table.data()); }});
 }
 
-/// Pixels of a batch as patch_embed takes them: of each image what whole patches cover.
+/// Pixels of a batch as patch_embed takes them, floats or bytes: of each image what whole patches cover.
 struct PixelLayout {
   std::vector<cuda::PatchImage> images;
-  size_t bytes = 0;
+  size_t numbers = 0;
 
   static PixelLayout of(const TokenLayout& layout, int64_t channels, int64_t patch) {
-    constexpr int64_t kStep = 16 / sizeof(float);  // images begin at multiples of 16 bytes
+    constexpr int64_t kStep = 16;  // images begin at multiples of 16 bytes
     // What kernels number images and an image's pixels with.
     constexpr size_t kMostImages = 65535;
     constexpr int64_t kMostNumbers = (int64_t{1} << 31) - 1;
@@ -249,22 +254,30 @@ struct PixelLayout {
       pixels.images.push_back({grid, offset});
       offset += (numbers + kStep - 1) / kStep * kStep;
     }
-    pixels.bytes = static_cast<size_t>(offset) * sizeof(float);
+    pixels.numbers = static_cast<size_t>(offset);
     return pixels;
   }
 };
 
 void pack_pixels(std::span<const ImageView> images, const std::vector<cuda::PatchImage>& places, int64_t channels,
                  int64_t patch, std::byte* to) {
+  // Rows of pixels from one of `planes` planes to the next.
+  const auto copy = [&]<class Pixel>(const Pixel* from, const ImageView& image, const cuda::PatchImage& place,
+                                     int64_t planes, int64_t pixel) {
+    const int64_t width = place.grid.width * patch * pixel;
+    auto* row = reinterpret_cast<Pixel*>(to) + place.offset;
+    for (int64_t plane = 0; plane < planes; ++plane) {
+      for (int64_t y = 0; y < place.grid.height * patch; ++y, row += width) {
+        std::copy_n(from + (plane * image.size.height + y) * image.size.width * pixel, width, row);
+      }
+    }
+  };
   for (size_t i = 0; i < images.size(); ++i) {
     const ImageView& image = images[i];
-    const int64_t height = places[i].grid.height * patch;
-    const int64_t width = places[i].grid.width * patch;
-    auto* row = reinterpret_cast<float*>(to) + places[i].offset;
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t y = 0; y < height; ++y, row += width) {
-        std::copy_n(image.data + (c * image.size.height + y) * image.size.width, width, row);
-      }
+    if (image.bytes != nullptr) {
+      copy(image.bytes, image, places[i], 1, channels);
+    } else {
+      copy(image.floats, image, places[i], channels, 1);
     }
   }
 }
@@ -318,12 +331,16 @@ class CudaBackend final : public Backend {
     const int64_t patch = op.patch();
     cuda::PatchEmbedArgs args{};
     args.dtype = dtype_;
-    args.pixels_type = cuda::Pixels::kF32Planar;
     args.channels = static_cast<int32_t>(channels);
     args.patch = static_cast<int32_t>(patch);
     args.scale = op.scale;
     args.width = op.width();
     args.y_stride = stride(op.width());
+    const bool takes_bytes = !op.mean.empty() && op.mean.size() <= std::size(args.mean);
+    if (takes_bytes) {
+      std::ranges::copy(op.mean, args.mean);
+      std::ranges::copy(op.std, args.std);
+    }
     Kernel kernel;
     args.weight = matrix(kernel, op.weight.data.get(), op.width(), channels * patch * patch);
     args.bias = vector(kernel, op.bias);
@@ -341,16 +358,21 @@ class CudaBackend final : public Backend {
                             put(cuda::patch_tiles(layout.images), table.data() + tiles_at(layout));
                           }});
     kernel.workspace_bytes = [channels, patch](const TokenLayout& layout, const Stream&) {
-      return PixelLayout::of(layout, channels, patch).bytes;
+      return PixelLayout::of(layout, channels, patch).numbers * sizeof(float);
     };
-    kernel.run = [this, args, tiles_at, channels, patch](const Call& call) {
+    kernel.run = [this, args, takes_bytes, tiles_at, channels, patch](const Call& call) {
       const PixelLayout pixels = PixelLayout::of(call.layout, channels, patch);
-      stream(call).upload(call.images, call.workspace, pixels.bytes,
+      const bool bytes = call.images.front().bytes != nullptr;
+      if (bytes && !takes_bytes) {
+        throw Error("cuda: bytes of {} channels: expected at most {}, or floats", channels, std::size(args.mean));
+      }
+      stream(call).upload(call.images, call.workspace, pixels.numbers * (bytes ? 1 : sizeof(float)),
                           [images = pixels.images, channels, patch](std::span<const ImageView> views, std::byte* to) {
                             pack_pixels(views, images, channels, patch, to);
                           });
       const List<cuda::PatchTile> tiles(call.table.subspan(tiles_at(call.layout)));
       cuda::PatchEmbedArgs a = args;
+      a.pixels_type = bytes ? cuda::Pixels::kU8Interleaved : cuda::Pixels::kF32Planar;
       a.pixels = call.workspace;
       a.images = reinterpret_cast<const cuda::PatchImage*>(call.table.data());
       a.tiles = tiles.data;

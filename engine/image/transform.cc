@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/normalised_pixel.h"
 
 namespace cpvt {
 
@@ -98,7 +99,7 @@ Planes normalise(const Image& image, const EvalTransform& transform) {
     const float std = transform.std.at(c);
     if (!(std > 0)) throw Error("preprocessing: expected a std above 0, found {} for channel {}", std, c);
     std::array<float, 256> table;
-    for (size_t x = 0; x < table.size(); ++x) table.at(x) = (static_cast<float>(x) / 255.0F - mean) / std;
+    for (size_t x = 0; x < table.size(); ++x) table.at(x) = normalised_pixel(static_cast<uint8_t>(x), mean, std);
     const uint8_t* from = image.pixels.data() + c;
     float* to = planes.values.data() + c * plane;
     for (size_t i = 0; i < plane; ++i) to[i] = table[from[i * channels]];
@@ -129,7 +130,7 @@ Planes pad_to_multiple(Planes planes, int patch) {
   return out;
 }
 
-Planes preprocess(Image image, const EvalTransform& transform, int channels, SizePolicy policy, int patch) {
+Image fit(Image image, const EvalTransform& transform, int channels, SizePolicy policy, int patch) {
   if (channels != 1 && channels != 3) {
     throw Error("preprocessing: pictures have 3 channels or 1, the model takes {}", channels);
   }
@@ -139,7 +140,11 @@ Planes preprocess(Image image, const EvalTransform& transform, int channels, Siz
     const ImageSize multiple = nearest_multiple(image.size, patch);
     if (multiple != image.size) image = resize(image, multiple, transform.interpolation);
   }
-  Planes planes = normalise(image, transform);
+  return image;
+}
+
+Planes preprocess(Image image, const EvalTransform& transform, int channels, SizePolicy policy, int patch) {
+  Planes planes = normalise(fit(std::move(image), transform, channels, policy, patch), transform);
   return policy == SizePolicy::pad ? pad_to_multiple(std::move(planes), patch) : planes;
 }
 

@@ -45,7 +45,11 @@ ImageSize nearest_multiple(ImageSize size, int patch);
 /// Zeros right and below, up to the next multiples of `patch`.
 Planes pad_to_multiple(Planes planes, int patch);
 
-/// All of it, from a decoded RGB image to the input of a model with `channels` 3, or 1 (through to_grey).
+/// The 8-bit part of it: from a decoded RGB image to one of the network's size (`pad` comes after normalising) and
+/// `channels` 3, or 1 (through to_grey).
+Image fit(Image image, const EvalTransform& transform, int channels, SizePolicy policy, int patch);
+
+/// All of it.
 Planes preprocess(Image image, const EvalTransform& transform, int channels, SizePolicy policy, int patch);
 
 }  // namespace cpvt

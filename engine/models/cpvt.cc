@@ -44,6 +44,10 @@ Graph build_cpvt(const Checkpoint& checkpoint) {
   // x = [cls_token, patch_embed(image)] + pos_embed
   ops::PatchEmbed embed{tensor("patch_embed.proj.weight"), tensor("patch_embed.proj.bias"), {}};
   if (c.has_class_token()) embed.class_token = tensor("cls_token");
+  if (!c.pretrained_cfg.mean.empty() && !c.pretrained_cfg.std.empty()) {
+    embed.mean = c.pretrained_cfg.mean;
+    embed.std = c.pretrained_cfg.std;
+  }
   ValueId x = g.add("patch_embed", embed);
   if (c.pos_embed == Config::PosEmbed::kLearned) {
     x = g.add("pos_embed", ops::AddPosition{tensor("pos_embed"), c.embed_dim}, {x});

@@ -55,6 +55,8 @@ TEST(Graph, RefusesWhatDoesNotFit) {
       {ops::PatchEmbed{t({8, 3, 4}), t({8}), {}}, {}, "n: weight has shape [8, 3, 4], expected 4 dimensions"},
       {ops::PatchEmbed{t({8, 3, 4, 5}), t({8}), {}}, {}, "n: weight has shape [8, 3, 4, 5], expected [8, 3, 4, 4]"},
       {ops::PatchEmbed{t({8, 3, 4, 4}), t({7}), {}}, {}, "n: bias has shape [7], expected [8]"},
+      {ops::PatchEmbed{t({8, 3, 4, 4}), t({8}), {}, 1, {0}, {1, 1, 1}}, {}, "n: 1 means, expected 3"},
+      {ops::PatchEmbed{t({8, 3, 4, 4}), t({8}), {}, 1, {0, 0, 0}, {}}, {}, "n: 0 stds, expected 3"},
       {ops::PatchEmbed{t({8, 3, 4, 4}), t({8}), t({1, 8})}, {}, "n: class token has shape [1, 8], expected [1, 1, 8]"},
       {ops::PatchEmbed{t({8, 3, 4, 4}), t({8}), {}}, {0}, "n: expected 0 inputs, found 1"},
       {ops::AddPosition{t({9, 8}), 8}, {0}, "n: weight has shape [9, 8], expected 3 dimensions"},

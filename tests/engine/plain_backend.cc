@@ -83,7 +83,7 @@ class PlainBackend final : public Backend {
               const int64_t row = at / grid.width * patch + k / patch % patch;
               const int64_t column = at % grid.width * patch + k % patch;
               sum += static_cast<double>(op.weight.data[c * op.in_chans() * patch * patch + k]) *
-                     image.data[(channel * image.size.height + row) * image.size.width + column];
+                     image.floats[(channel * image.size.height + row) * image.size.width + column];
             }
             y[(grid.first_patch() + at) * op.width() + c] = op.scale * sum;
           }

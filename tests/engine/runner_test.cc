@@ -71,6 +71,18 @@ TEST(Runner, RefusesOutputsThatWereNotMade) {
   EXPECT_EQ(error_text([&] { runner.output("tokens"); }), "output 'tokens' was not asked for in the last run");
 }
 
+TEST(Runner, RefusesPixelsThatItCannotTake) {
+  Runner runner(small_executable());
+  const uint8_t byte = 0;
+  const std::vector<ImageView> bytes{{nullptr, {4, 4}, &byte}};
+  EXPECT_EQ(error_text([&] { runner.run(bytes, kMean); }),
+            "the model does not tell mean and std: expected normalised floats, found bytes");
+  const std::vector<ImageView> both{{nullptr, {4, 4}}, {nullptr, {4, 4}, &byte}};
+  EXPECT_EQ(error_text([&] { runner.run(both, kMean); }), "expected a batch of floats or of bytes, found both");
+  run(runner, {{8, 8}}, kMean);  // and goes on
+  EXPECT_EQ(runner.output("mean").size(), 256U);
+}
+
 TEST(Runner, RunsInTwoSteps) {
   Runner runner(small_executable());
   const std::vector<ImageView> images{{nullptr, {8, 9}}, {nullptr, {4, 4}}};

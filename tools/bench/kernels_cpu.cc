@@ -193,13 +193,14 @@ void forward(State& state) {
   const auto gamma = noise(d);
   std::vector<float> x(static_cast<size_t>(kRows * d)), y(x.size()), normal(x.size()), wide(4 * x.size()),
       pooled(x.size());
+  const TokenGrid grid{0, 14, 14, 0};
   std::vector<float> logits(1000);
-  const auto floats = std::max({blocks[0].fc1.workspace_floats(pool.threads()),
-                                blocks[0].fc2.workspace_floats(pool.threads()), embed.workspace_floats(pool.threads()),
-                                head.workspace_floats(pool.threads()), attention_workspace_floats(64, pool.threads())});
+  const auto floats =
+      std::max({blocks[0].fc1.workspace_floats(pool.threads()), blocks[0].fc2.workspace_floats(pool.threads()),
+                embed.workspace_floats(grid.patches(), pool.threads()), head.workspace_floats(pool.threads()),
+                attention_workspace_floats(64, pool.threads())});
   std::vector<float> workspace(static_cast<size_t>(floats));
   const Image image{pixels.data(), 224, 224};
-  const TokenGrid grid{0, 14, 14, 0};
   float* const w = workspace.data();
   const double per_block = 2.0 * static_cast<double>(kRows * d * d * 12 + 2 * kRows * kRows * d);
   const double flops = kDepth * per_block + 2.0 * static_cast<double>(kRows * 768 * d + 1000 * d);

@@ -23,8 +23,9 @@ struct Input {
 
   size_t index = 0;  // among the command's inputs
   std::string name;  // for messages: a path, a tensor's name
-  ImageView view{};  // into `pixels`, or memory that outlives this
-  std::vector<float> pixels;
+  ImageView view{};  // into `floats` or `bytes`, or memory that outlives this
+  std::vector<float> floats;
+  std::vector<uint8_t> bytes;
   std::vector<std::string> warnings;
   std::string error;  // not empty: no image, and why
 };

@@ -27,6 +27,8 @@ constexpr size_t kWaitingBytes = size_t{256} << 20;
 /// Of a stream, which tells no size before its end.
 constexpr size_t kLongestStream = size_t{512} << 20;
 
+size_t size_of(const Input& input) { return input.bytes.size() + input.floats.size() * sizeof(float); }
+
 struct OpenFile {
   int fd;
   explicit OpenFile(const std::string& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -150,7 +152,7 @@ std::optional<Input> ImageStream::next() {
   if (taken_ == paths_.size()) return std::nullopt;
   changed_.wait(lock, [this] { return done_.contains(taken_); });
   Input input = std::move(done_.extract(taken_).mapped());
-  bytes_ -= input.pixels.size() * sizeof(float);
+  bytes_ -= size_of(input);
   ++taken_;
   changed_.notify_all();
   return input;
@@ -170,7 +172,7 @@ void ImageStream::work() {
     lock.unlock();
     Input input = prepare(index);
     lock.lock();
-    bytes_ += input.pixels.size() * sizeof(float);
+    bytes_ += size_of(input);
     done_.emplace(index, std::move(input));
     changed_.notify_all();
   }
@@ -189,10 +191,16 @@ Input ImageStream::prepare(size_t index) const {
     Image image = read_picture(input.name, preparation_.decode, preparation_.pipes);
     input.warnings = image.warnings;
     if (!preparation_.transform.size) preparation_.check(image.size);
-    Planes planes = preprocess(std::move(image), preparation_.transform, preparation_.channels, preparation_.policy,
-                               preparation_.patch);
-    input.pixels = std::move(planes.values);
-    input.view = {input.pixels.data(), planes.size};
+    const Preparation& p = preparation_;
+    if (p.policy == SizePolicy::pad) {  // its zeros are no pixel's
+      Planes planes = preprocess(std::move(image), p.transform, p.channels, p.policy, p.patch);
+      input.floats = std::move(planes.values);
+      input.view = {input.floats.data(), planes.size};
+    } else {
+      image = fit(std::move(image), p.transform, p.channels, p.policy, p.patch);
+      input.bytes = std::move(image.pixels);
+      input.view = {nullptr, image.size, input.bytes.data()};
+    }
   } catch (const std::bad_alloc&) {
     failed("out of memory");
   } catch (const std::exception& e) {

@@ -96,10 +96,10 @@ Input as_input(const InputTensors::Picture& image, SizePolicy policy, const Conf
   input.view = image.view;
   if (policy == SizePolicy::pad && image.view.size.height > 0 && image.view.size.width > 0) {
     const ptrdiff_t count = ptrdiff_t{config.in_chans} * image.view.size.height * image.view.size.width;
-    Planes planes = pad_to_multiple({image.view.size, config.in_chans, {image.view.data, image.view.data + count}},
+    Planes planes = pad_to_multiple({image.view.size, config.in_chans, {image.view.floats, image.view.floats + count}},
                                     config.patch_size);
-    input.pixels = std::move(planes.values);
-    input.view = {input.pixels.data(), planes.size};
+    input.floats = std::move(planes.values);
+    input.view = {input.floats.data(), planes.size};
   }
   return input;
 }

@@ -188,6 +188,85 @@ TEST_P(CudaBackend, RunnersInTurn) {
   }
 }
 
+/// The model's graph, told how bytes are normalised.
+Graph with_normalisation(const Model& model, const std::vector<float>& mean, const std::vector<float>& std) {
+  Graph result;
+  for (Node node : model.graph().nodes()) {
+    if (auto* embed = std::get_if<ops::PatchEmbed>(&node.op)) embed->mean = mean, embed->std = std;
+    result.add(node.name, node.op, node.inputs);
+  }
+  for (const auto& [name, id] : model.graph().outputs()) result.set_output(name, id);
+  return result;
+}
+
+/// Random 8-bit pictures, and what they are normalised.
+struct BytePictures {
+  std::vector<std::vector<uint8_t>> pixels;
+  std::vector<std::vector<float>> normalised;
+  std::vector<ImageView> bytes;
+  std::vector<ImageView> floats;
+
+  BytePictures(const std::vector<float>& mean, const std::vector<float>& std, const std::vector<ImageSize>& sizes) {
+    const size_t channels = mean.size();
+    Random random(7);
+    for (const ImageSize size : sizes) {
+      const auto plane = static_cast<size_t>(size.height) * static_cast<size_t>(size.width);
+      std::vector<uint8_t>& from = pixels.emplace_back(plane * channels);
+      std::vector<float>& to = normalised.emplace_back(plane * channels);
+      for (size_t i = 0; i < from.size(); ++i) {
+        from[i] = static_cast<uint8_t>(random() % 256);
+        const size_t c = i % channels;
+        to[c * plane + i / channels] = (static_cast<float>(from[i]) / 255.0F - mean[c]) / std[c];
+      }
+    }
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      bytes.push_back({nullptr, sizes[i], pixels[i].data()});
+      floats.push_back({normalised[i].data(), sizes[i]});
+    }
+  }
+};
+
+// Pixels as bytes, and in the same geometry as floats again: what was recorded for the one must not serve the other.
+TEST_P(CudaBackend, TakesBytes) {
+  for (const std::string name : {"gap", "gap-odd-width", "token"}) {  // of 1, 3 and 3 channels
+    const Golden golden(name);
+    const Config& config = golden.model()->config();
+    const int patch = config.patch_size;
+    std::vector<float> mean{0.5F, 0.4F, 0.3F};
+    std::vector<float> std{0.2F, 0.25F, 0.3F};
+    mean.resize(static_cast<size_t>(config.in_chans));
+    std.resize(mean.size());
+    const BytePictures pictures(mean, std,
+                                {{2 * patch + 1, 3 * patch + 2}, {4 * patch, patch}, {patch, 3 * patch - 1}});
+    const auto graph = [&] { return with_normalisation(*golden.model(), mean, std); };
+    Runner cpu(std::make_shared<const Executable>(graph(), make_cpu_backend(1)));
+    const auto expected = answers(cpu, pictures.floats);
+    const auto on_cpu = answers(cpu, pictures.bytes);
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(same_bits(on_cpu[i], expected[i])) << name;
+
+    const auto executable = std::make_shared<const Executable>(graph(), backend(GetParam().dtype));
+    Runner runner(executable);
+    const auto floats = answers(runner, pictures.floats);
+    const auto bytes = answers(runner, pictures.bytes);
+    double worst = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      worst = std::max({worst, relative_error(bytes[i], expected[i]), relative_error(floats[i], expected[i])});
+      Runner alone(executable);
+      EXPECT_TRUE(same_bits(answers(alone, {&pictures.bytes[i], 1})[0], bytes[i])) << name;
+    }
+    EXPECT_LE(worst, GetParam().logits) << name;
+    std::printf("%s %s: error %.1e\n", name.c_str(), GetParam().dtype, worst);
+    for (int round = 0; round < 3; ++round) {
+      const auto again = answers(runner, pictures.bytes);
+      const auto floats_again = answers(runner, pictures.floats);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_TRUE(same_bits(again[i], bytes[i])) << name;
+        EXPECT_TRUE(same_bits(floats_again[i], floats[i])) << name;
+      }
+    }
+  }
+}
+
 Tensor times(const Tensor& tensor, float factor) {
   std::shared_ptr<float[]> values(new float[static_cast<size_t>(tensor.size())]);
   std::transform(tensor.data.get(), tensor.data.get() + tensor.size(), values.get(),

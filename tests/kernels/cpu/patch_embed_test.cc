@@ -24,7 +24,10 @@ struct Batch {
 Matrix run(const PackedPatchEmbed& embed, const Batch& batch, const float* class_token, int64_t width, int threads) {
   ThreadPool pool(threads);
   Matrix y(rows_of(batch.grids), width, width + 2);
-  Matrix workspace(1, embed.workspace_floats(threads), embed.workspace_floats(threads));
+  int64_t patches = 0;
+  for (const TokenGrid& grid : batch.grids) patches += grid.patches();
+  const int64_t floats = embed.workspace_floats(patches, threads);
+  Matrix workspace(1, floats, floats);
   embed.run(batch.images, batch.grids, class_token, y.data(), y.stride(), workspace.data(), pool);
   EXPECT_TRUE(y.guards_intact() && workspace.guards_intact());
   EXPECT_TRUE(std::isnan(y(0, 0)));
@@ -90,6 +93,46 @@ TEST(PatchEmbed, SameBitsInEveryCompany) {
     const Matrix alone = run(embed, Batch(3, 4, 1, {sizes[i]}), token.data(), width, 2);
     for (int64_t r = 0; r < batch.grids[i].rows(); ++r) {
       ASSERT_TRUE(same_bits(alone.row(1 + r), together.row(batch.grids[i].first_row + r), width)) << i << ' ' << r;
+    }
+  }
+}
+
+// Bytes are what their normalised floats are, to the bit, whatever they are beside.
+TEST(PatchEmbed, TakesBytes) {
+  for (const int64_t channels : {1, 3, 5}) {
+    const int64_t width = 37;
+    const int64_t patch = 5;
+    const auto weight = noise(width * channels * patch * patch, 1);
+    const auto token = noise(width, 3);
+    std::vector<float> mean;
+    std::vector<float> std;
+    for (int64_t c = 0; c < channels; ++c) {
+      mean.push_back(0.4F + 0.03F * static_cast<float>(c));
+      std.push_back(0.2F + 0.05F * static_cast<float>(c));
+    }
+    const PackedPatchEmbed embed(weight.data(), nullptr, width, channels, patch, mean, std);
+    Batch floats(channels, patch, 1, {{5, 5}, {33, 8}, {12, 61}, {64, 64}});
+    Batch bytes = floats;
+    std::vector<std::vector<uint8_t>> pixels;
+    for (size_t i = 0; i < bytes.images.size(); ++i) {
+      const Image& image = floats.images[i];
+      pixels.emplace_back(static_cast<size_t>(image.height * image.width * channels));
+      for (int64_t y = 0; y < image.height; ++y) {
+        for (int64_t x = 0; x < image.width; ++x) {
+          for (int64_t c = 0; c < channels; ++c) {
+            const auto value = static_cast<uint8_t>(y * 31 + x * 7 + c * 101 + static_cast<int64_t>(i));
+            pixels[i][static_cast<size_t>((y * image.width + x) * channels + c)] = value;
+            floats.pixels[i][static_cast<size_t>((c * image.height + y) * image.width + x)] =
+                (static_cast<float>(value) / 255.0F - mean[static_cast<size_t>(c)]) / std[static_cast<size_t>(c)];
+          }
+        }
+      }
+      bytes.images[i] = {nullptr, image.height, image.width, pixels[i].data()};
+    }
+    const Matrix expected = run(embed, floats, token.data(), width, 2);
+    for (const int threads : {1, 2, 5}) {
+      const Matrix y = run(embed, bytes, token.data(), width, threads);
+      for (int64_t r = 1; r < y.rows(); ++r) ASSERT_TRUE(same_bits(y.row(r), expected.row(r), width)) << r;
     }
   }
 }
