@@ -34,7 +34,8 @@ class MappedFile {
 };
 
 /// Writes a file beside `path` and renames it when `write` returned: readers see the old file or the whole new one.
-/// Throws Error naming the path; nothing is left behind then.
+/// Throws Error naming the path; nothing is left behind then, nor where the process is killed, if the file system has
+/// files without names.
 void write_file(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
 
 }  // namespace cpvt

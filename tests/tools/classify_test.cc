@@ -296,7 +296,7 @@ TEST_F(Classify, AModelThatDoesNotTellHowPicturesArePreparedIsWrongUsage) {
     EXPECT_EQ(outcome.code, keys.empty() ? 0 : 2) << outcome.err;
     EXPECT_THAT(outcome.err, keys.empty() ? testing::HasSubstr("") : HasSubstr(keys));
   };
-  const std::string missing = "the model's configuration: missing key";
+  const std::string missing = ": the configuration misses key";
   const std::string tail = " of pretrained_cfg, which tells how pictures are prepared: ";
   json images = tiny_config()["pretrained_cfg"];
   for (const char* key : {"mean", "std", "interpolation", "crop_pct", "input_size"}) {
@@ -313,6 +313,12 @@ TEST_F(Classify, AModelThatDoesNotTellHowPicturesArePreparedIsWrongUsage) {
   // Grey too: there are no mean and std to fall back on.
   told({{"in_chans", 1}, {"pretrained_cfg", {{"input_size", {1, 32, 32}}}}}, {},
        missing + "s" + tail + "mean, std, interpolation, crop_pct");
+}
+
+TEST_F(Classify, AnEmptyNameIsNamed) {
+  const Outcome outcome = classify({""});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.err, "cpvt: '': expected the name of a picture, found an empty one\n");
 }
 
 TEST_F(Classify, NamesAreTakenAsTheyAreTyped) {

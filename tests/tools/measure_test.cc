@@ -74,7 +74,7 @@ TEST_F(Info, SizePolicyAndBatch) {
   EXPECT_EQ(json_of({"info", model, "--batch", "5"})["flops"], 5 * json_of({"info", model})["flops"].get<int64_t>());
   const Outcome tiny = run_cpvt({"info", model, "--size", "3x8"});
   EXPECT_EQ(tiny.code, 2);
-  EXPECT_THAT(tiny.err, HasSubstr("image of 3x8 pixels: expected at least one patch of 4x4"));
+  EXPECT_THAT(tiny.err, HasSubstr("--size 3x8: expected at least one patch of 4x4 pixels"));
 }
 
 TEST_F(Info, OperationsOfTheLargestSizes) {

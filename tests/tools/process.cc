@@ -35,7 +35,7 @@ Outcome run_cpvt(const std::vector<std::string>& arguments, const Surroundings& 
   const ScratchFolder scratch;
   const std::string in = surroundings.input_path.empty() ? scratch / "in" : surroundings.input_path.string();
   const std::string out = surroundings.output.empty() ? scratch / "out" : surroundings.output.string();
-  const std::string err = scratch / "err";
+  const std::string err = surroundings.error.empty() ? scratch / "err" : surroundings.error.string();
   if (surroundings.input_path.empty()) write_text(in, surroundings.input);
 
   std::vector<std::string> words{CPVT_BINARY};
@@ -63,7 +63,7 @@ Outcome run_cpvt(const std::vector<std::string>& arguments, const Surroundings& 
   if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) outcome.signal = WTERMSIG(status);
   if (surroundings.output.empty()) outcome.out = read_text(out);
-  outcome.err = read_text(err);
+  if (surroundings.error.empty()) outcome.err = read_text(err);
   return outcome;
 }
 

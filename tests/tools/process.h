@@ -18,6 +18,7 @@ struct Surroundings {
   std::string input = {};                 // what standard input holds
   std::filesystem::path input_path = {};  // what standard input is instead
   std::filesystem::path output = {};      // where stdout goes instead of Outcome::out; "closed" closes it
+  std::filesystem::path error = {};       // the same for stderr
   std::filesystem::path folder = {};      // where it runs; this process's own where there is none
   size_t address_space = 0;               // bytes that it may have; 0: as many as it likes
 };

@@ -284,6 +284,23 @@ TEST_F(Run, AnOutputThatCannotBeWrittenIsToldBeforeTheWork) {
   EXPECT_THAT(scratch.names(), ElementsAre("in.safetensors", "model"));
 }
 
+TEST_F(Run, AnOutputReplacesNothingThatItIsMadeFrom) {
+  const std::string input = scratch / "in.safetensors";
+  write_tensors(input, {{"input", noise({1, 3, 8, 8})}});
+  std::filesystem::create_symlink(input, scratch / "link");
+  const std::string weights = model + "/model.safetensors";
+  for (const std::string& target : {input, scratch / "link", weights, model + "/config.json"}) {
+    const std::string before = read_text(target);
+    const Outcome outcome = run_cpvt({"run", model, input, "-o", target});
+    EXPECT_EQ(outcome.code, 2) << target;
+    EXPECT_EQ(outcome.err, "cpvt: " + target + ": cannot write: the output would replace what it is made from\n");
+    EXPECT_EQ(read_text(target), before) << target;
+  }
+  const std::string picture = scratch / "picture.png";
+  write_text(picture, png_text({32, 32}, 1));
+  EXPECT_THAT(run_cpvt({"features", model, picture, "-o", picture}).err, HasSubstr("would replace"));
+}
+
 TEST_F(Run, WhatDoesNotFitIsRefusedWithItsFigure) {
   const Outcome outcome = run({{"input", noise({1, 3, 64, 64})}}, {"--memory-limit", "100K"});
   EXPECT_EQ(outcome.code, 2);

@@ -72,12 +72,19 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         WrongWords{{"classify"}, "cpvt classify: MODEL is required; cpvt classify --help says more"},
         WrongWords{{"classify", "m"}, "IMAGE is required"},
+        WrongWords{{"--foo"}, "cpvt: not expected: --foo; cpvt --help says more"},
+        WrongWords{{"classify", "--foo"}, "cpvt classify: not expected: --foo; cpvt classify --help says more"},
+        WrongWords{{"run", "m", "i", "-o", "o", "--size", "28"}, "not expected: --size 28"},
+        WrongWords{{"run", "m", "i", "-o", "-"}, "--output: expected the name of a file to write, found -"},
+        WrongWords{{"run", "m", "-", "-o", "o"}, "IN: expected a file, found -"},
         WrongWords{{"classify", "m", "-", "i", "-"}, "cpvt classify: IMAGE: expected - once, found it 2 times"},
         WrongWords{{"features", "m", "-", "-", "-", "-o", "o"}, "cpvt features: IMAGE: expected - once, found it 3"},
         WrongWords{{"run", "m", "in.safetensors"}, "--output is required"},
         WrongWords{{"info", "m", "--nonsense"}, "--nonsense"}, WrongWords{{"info", "m", "extra"}, "extra"},
-        WrongWords{{"classify", "m", "i", "--topk", "0"}, "--topk: expected a whole number from 1, found '0'"},
-        WrongWords{{"classify", "m", "i", "--topk", "five"}, "--topk: expected a whole number from 1, found 'five'"},
+        WrongWords{{"classify", "m", "i", "--topk", "0"},
+                   "--topk: expected a whole number from 1 to 2147483647, found '0'"},
+        WrongWords{{"classify", "m", "i", "--topk", "five"},
+                   "--topk: expected a whole number from 1 to 2147483647, found 'five'"},
         WrongWords{{"classify", "m", "i", "--topk", "99999999999999999999"}, "--topk: expected"},
         WrongWords{{"classify", "m", "i", "--size", "x"},
                    "--size: expected native, N or HxW, in pixels from 1 to 65535"},
@@ -94,7 +101,8 @@ INSTANTIATE_TEST_SUITE_P(
         WrongWords{{"classify", "m", "i", "--batch", "0"},
                    "--batch: expected a whole number from 1 to 65536, found '0'"},
         WrongWords{{"classify", "m", "i", "--threads", "0"}, "--threads: expected a whole number from 1 to 1024"},
-        WrongWords{{"classify", "m", "i", "--max-pixels", "0"}, "--max-pixels: expected a whole number from 1"},
+        WrongWords{{"classify", "m", "i", "--max-pixels", "0"},
+                   "--max-pixels: expected a whole number from 1 to 2^63 - 1, found '0'"},
         WrongWords{{"classify", "m", "i", "--memory-limit", "5T"}, "--memory-limit: expected a number of bytes from 1"},
         WrongWords{{"classify", "m", "i", "--memory-limit", "M"}, "found 'M'"},
         WrongWords{{"classify", "m", "i", "--memory-limit", "0"}, "found '0'"},
@@ -148,6 +156,43 @@ TEST(Usage, EveryCommandTakesTheCommonFlags) {
     const Outcome outcome = run_cpvt(words);
     EXPECT_EQ(outcome.code, 0) << command << ": " << outcome.err;
     EXPECT_THAT(outcome.err, IsEmpty()) << command;
+  }
+}
+
+// Whether anybody hears it changes nothing of what is answered.
+TEST(Usage, MessagesThatCannotBeWrittenAreNone) {
+  const ScratchFolder scratch;
+  write_model(scratch.path());
+  write_text(scratch / "picture.png", png_text({32, 32}, 1));
+  for (const char* error : {"/dev/full", "closed"}) {
+    const Outcome outcome =
+        run_cpvt({"classify", scratch.path(), scratch / "none.png", scratch / "picture.png", "-v"}, {.error = error});
+    EXPECT_EQ(outcome.code, 1) << error << ", signal " << outcome.signal;
+    EXPECT_EQ(lines_of(outcome.out).size(), 5U) << error;
+    EXPECT_EQ(run_cpvt({"classify"}, {.error = error}).code, 2) << error;
+  }
+}
+
+TEST(Usage, HelpThatCannotBeWrittenIsAFailure) {
+  for (const char* word : {"--help", "--version"}) {
+    const Outcome outcome = run_cpvt({word}, {.output = "/dev/full"});
+    EXPECT_EQ(outcome.code, 2) << word;
+    EXPECT_EQ(outcome.err, "cpvt: cannot write to standard output\n") << word;
+  }
+}
+
+TEST(Usage, ASizeBelowAPatchIsNamed) {
+  const ScratchFolder scratch;
+  write_model(scratch.path());
+  write_text(scratch / "picture.png", png_text({32, 32}, 1));
+  const std::string model = scratch.path();
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"info", model}, {"bench", model}, {"classify", model, scratch / "picture.png"}}) {
+    std::vector<std::string> with_size = words;
+    with_size.insert(with_size.end(), {"--size", "3x40"});
+    const Outcome outcome = run_cpvt(with_size);
+    EXPECT_EQ(outcome.code, 2) << words[0];
+    EXPECT_EQ(outcome.err, "cpvt: --size 3x40: expected at least one patch of 4x4 pixels\n") << words[0];
   }
 }
 

@@ -25,6 +25,7 @@ int features(const FeaturesOptions& options) {
   Messages messages(options.level);
   check_output_path(options.output);
   const Session session(options, messages);
+  check_not_read(options.output, files_read(options, session, {options.images.begin(), options.images.end()}));
 
   TokenFile file(options.output);
   Json names = Json::array();

@@ -57,6 +57,7 @@ std::vector<std::byte> read_stream(int fd, const std::string& name) {
 /// A file, or what only can be read from front to back: standard input, or the shell's <(...).
 Image read_picture(const std::string& path, const DecodeOptions& options, bool pipes) {
   namespace fs = std::filesystem;
+  if (path.empty()) throw Error("'': expected the name of a picture, found an empty one");
   if (path == "-") {
     const std::string name = "standard input";
     return decode(read_stream(STDIN_FILENO, name), options, name);
@@ -85,9 +86,9 @@ void require_told(const Options& options, const Config::Preprocessing& model) {
   if (options.size.kind == InputSize::Kind::kModels && !model.input_size) missing.emplace_back("input_size");
   if (missing.empty()) return;
   throw Error(
-      "the model's configuration: missing {} of pretrained_cfg, which tells how pictures are prepared: {} "
+      "{}: the configuration misses {} of pretrained_cfg, which tells how pictures are prepared: {} "
       "(cpvt run takes tensors)",
-      missing.size() > 1 ? "keys" : "key", fmt::join(missing, ", "));
+      options.model.string(), missing.size() > 1 ? "keys" : "key", fmt::join(missing, ", "));
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 #include <fcntl.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <iostream>
 #include <new>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include "base/error.h"
 #include "base/printable.h"
 #include "tools/cpvt/commands.h"
+#include "tools/cpvt/messages.h"
 
 namespace {
 
@@ -43,7 +46,7 @@ std::string command_names() {
 }
 
 int fail(std::string_view who, std::string_view why) {
-  fmt::print(stderr, "{}: {}\n", who, cpvt::printable(why, "\n"));
+  cpvt::cli::write_to_stderr(fmt::format("{}: {}\n", who, cpvt::printable(why, "\n")));
   return cpvt::cli::kWrongUsage;
 }
 
@@ -54,6 +57,16 @@ void occupy_standard_streams() {
   for (int fd = 0; fd < 3; ++fd) {
     if (fcntl(fd, F_GETFD) < 0) static_cast<void>(open("/dev/null", kWrongDirection.at(static_cast<size_t>(fd))));
   }
+}
+
+/// What CLI11 found wrong, in words of our own where its are not the user's.
+std::string wrong_usage(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining(true);
+  if (!unknown.empty()) return fmt::format("not expected: {}", fmt::join(unknown, " "));
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && app.get_subcommands().empty()) {
+    return fmt::format("expected a command: {}", command_names());
+  }
+  return error.what();
 }
 
 int run(int argc, const char* const* argv) {
@@ -80,11 +93,13 @@ int run(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    const int code = app.exit(e);
+    if (!std::cout.flush()) throw cpvt::Error("cannot write to standard output");
+    return code;
   } catch (const CLI::ParseError& e) {
     const std::vector<CLI::App*> parsed = app.get_subcommands();
     const std::string who = parsed.empty() ? "cpvt" : "cpvt " + parsed.front()->get_name();
-    return fail(who, fmt::format("{}; {} --help says more", e.what(), who));
+    return fail(who, fmt::format("{}; {} --help says more", wrong_usage(app, e), who));
   }
 
   for (size_t i = 0; i < kCommands.size(); ++i) {

@@ -20,7 +20,13 @@ void Messages::note(std::string_view text) {
 
 void Messages::line(std::string_view kind, std::string_view text) {
   progress_.hide();
-  fmt::print(stderr, "cpvt: {}{}\n", kind, printable(text, "\n"));
+  write_to_stderr(fmt::format("cpvt: {}{}\n", kind, printable(text, "\n")));
+}
+
+void write_to_stderr(std::string_view text) {
+  // A full disk or a closed terminal behind stderr changes nothing of what comes out.
+  static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));
+  std::fflush(stderr);
 }
 
 }  // namespace cpvt::cli

@@ -27,4 +27,7 @@ class Messages {
   Progress progress_;
 };
 
+/// As far as it can be written.
+void write_to_stderr(std::string_view text);
+
 }  // namespace cpvt::cli

@@ -9,6 +9,9 @@
 #include <string_view>
 #include <utility>
 
+#include "base/error.h"
+#include "engine/token_layout.h"
+
 namespace cpvt::cli {
 
 namespace {
@@ -118,7 +121,7 @@ void add_device_flags(CLI::App& app, Options& options) {
              one_of({"own", "cublaslt"}));
   add_number(app, "--threads", options.threads, 1, "Threads to use (default: as many as the process may)", 1024);
   add_parsed(app, "--memory-limit", options.memory_limit, "BYTES[K|M|G]",
-             "a number of bytes from 1, with K, M or G for units of 1024, 1024^2 or 1024^3",
+             "a number of bytes from 1 to 2^63 - 1, with K, M or G for units of 1024, 1024^2 or 1024^3",
              "Refuse what would need more for weights and activations (default: what is free)", parse_bytes);
   add_number(app, "--seed", options.seed, 0,
              "Of whatever is drawn at random: the pixels of bench, so far (default: 0)");
@@ -156,7 +159,7 @@ void add_image_flags(CLI::App& app, Options& options) {
   app.add_flag("--exif,!--no-exif", options.decode.exif_orientation,
                fmt::format("Turn pictures as their EXIF orientation says, or take them as stored (default: {})",
                            options.decode.exif_orientation ? "--exif" : "--no-exif"));
-  add_parsed(app, "--max-pixels", options.decode.max_pixels, "N", "a whole number from 1",
+  add_parsed(app, "--max-pixels", options.decode.max_pixels, "N", "a whole number from 1 to 2^63 - 1",
              fmt::format("Refuse pictures with more pixels (default: {})", options.decode.max_pixels),
              [](std::string_view text) {
                const auto value = whole_number(text);
@@ -177,9 +180,7 @@ void add_tensor_policy_flag(CLI::App& app, Options& options) {
 
 CLI::Option* add_number(CLI::App& app, const std::string& name, int& value, int least, const std::string& meaning,
                         int most) {
-  const std::string expected = most == std::numeric_limits<int>::max()
-                                   ? fmt::format("a whole number from {}", least)
-                                   : fmt::format("a whole number from {} to {}", least, most);
+  const std::string expected = fmt::format("a whole number from {} to {}", least, most);
   return add_parsed(app, name, value, "N", expected, meaning, [least, most](std::string_view text) {
     const auto parsed = whole_number(text);
     return parsed && *parsed >= least && *parsed <= most ? std::optional(static_cast<int>(*parsed)) : std::nullopt;
@@ -199,6 +200,11 @@ ImageSize network_size(const Options& options, const Config& config) {
       return nearest_multiple(size, patch);
     case SizePolicy::floor:
       break;
+  }
+  if (size.height < patch || size.width < patch) {
+    throw Error("{} {}: expected at least one patch of {}x{} pixels",
+                options.size.kind == InputSize::Kind::kFixed ? "--size" : "the model's input size", size_text(size),
+                patch, patch);
   }
   return size;
 }

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <string>
 
+#include "tools/cpvt/messages.h"
+
 namespace cpvt::cli {
 
 namespace {
@@ -46,8 +48,9 @@ void Progress::draw(Clock::time_point now) {
   const double rate = static_cast<double>(done_) / std::chrono::duration<double>(now - started_).count();
   const auto seconds_left = static_cast<int64_t>(static_cast<double>(total_ - done_) / rate);
   const size_t filled = kBarWidth * done_ / std::max<size_t>(total_, 1);
-  fmt::print(stderr, "{}[{}{}] {}/{}  {:.0f} images/s  {}:{:02} left", kWipe, std::string(filled, '='),
-             std::string(kBarWidth - filled, ' '), done_, total_, rate, seconds_left / 60, seconds_left % 60);
+  write_to_stderr(fmt::format("{}[{}{}] {}/{}  {:.0f} images/s  {}:{:02} left", kWipe, std::string(filled, '='),
+                              std::string(kBarWidth - filled, ' '), done_, total_, rate, seconds_left / 60,
+                              seconds_left % 60));
   std::fflush(stderr);
   visible_ = true;
   drawn_ = now;

@@ -32,6 +32,7 @@ Json whole_number(double count) {
 void check_output_path(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
   if (path.empty()) throw Error("--output: expected the name of a file to write, found ''");
+  if (path == "-") throw Error("--output: expected the name of a file to write, found -, which is no output's");
   std::error_code ignored;
   const fs::file_status status = fs::status(path, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status)) {
@@ -41,6 +42,15 @@ void check_output_path(const std::filesystem::path& path) {
   if (!fs::is_directory(folder, ignored)) throw Error("{}: cannot write: there is no such folder", path.string());
   if (access(folder.c_str(), W_OK | X_OK) != 0) {
     throw Error("{}: cannot write into this folder: {}", path.string(), std::strerror(errno));
+  }
+}
+
+void check_not_read(const std::filesystem::path& output, const std::vector<std::filesystem::path>& read) {
+  for (const std::filesystem::path& path : read) {
+    std::error_code ignored;
+    if (std::filesystem::equivalent(output, path, ignored)) {
+      throw Error("{}: cannot write: the output would replace what it is made from", output.string());
+    }
   }
 }
 

@@ -24,6 +24,9 @@ Json whole_number(double count);
 /// Throws Error where a file could not be written at that path: before the work, not after it.
 void check_output_path(const std::filesystem::path& path);
 
+/// Throws Error where the output would replace a file that it is made from.
+void check_not_read(const std::filesystem::path& output, const std::vector<std::filesystem::path>& read);
+
 struct RankedClass {
   int index;
   double probability;  // softmax over all classes, in double precision

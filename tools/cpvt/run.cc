@@ -107,7 +107,9 @@ Input as_input(const InputTensors::Picture& image, SizePolicy policy, const Conf
 int run(const RunOptions& options) {
   Messages messages(options.level);
   check_output_path(options.output);
+  if (options.input == "-") throw Error("IN: expected a file, found -: tensors are not read from standard input");
   const Session session(options, messages);
+  check_not_read(options.output, files_read(options, session, {options.input}));
   const Config& config = session.config();
   const int smallest = options.policy == SizePolicy::pad ? 1 : config.patch_size;
   const InputTensors inputs = read_inputs(options.input, config.in_chans, smallest);
@@ -153,9 +155,9 @@ int run(const RunOptions& options) {
 Action add_run(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
   add_model_flags(app, *options);
-  app.add_option(
-         "IN", options->input,
-         "A safetensors file with normalised images: input [B,C,H,W], or input.0, input.1… [C,H,W] of any sizes")
+  app.add_option("IN", options->input,
+                 "A safetensors file with normalised images: input [B,C,H,W], or input.0, input.1… [C,H,W] or "
+                 "[1,C,H,W] of any sizes")
       ->required()
       ->type_name("");
   app.add_option("-o,--output", options->output,

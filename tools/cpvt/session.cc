@@ -72,6 +72,14 @@ Session::Session(const Options& options, Messages& messages) : dtype(options.dty
   executable = std::make_shared<const Executable>(model, std::move(backend));
 }
 
+std::vector<std::filesystem::path> files_read(const Options& options, const Session& session,
+                                              std::vector<std::filesystem::path> inputs) {
+  const std::filesystem::path& weights = session.model->checkpoint().weights_path();
+  inputs.push_back(weights);
+  inputs.push_back(options.config.value_or(weights.parent_path() / "config.json"));
+  return inputs;
+}
+
 int thread_count(const Options& options) {
   if (options.threads > 0) return options.threads;
   cpu_set_t allowed;  // containers and taskset leave a process fewer than the machine has

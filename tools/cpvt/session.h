@@ -23,6 +23,10 @@ struct Session {
   std::shared_ptr<const Executable> executable;
 };
 
+/// `inputs`, and the files that the model was read from.
+std::vector<std::filesystem::path> files_read(const Options& options, const Session& session,
+                                              std::vector<std::filesystem::path> inputs);
+
 /// How many threads the flags mean.
 int thread_count(const Options& options);
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,6 +62,14 @@ std::string check_schedule(const std::string& text) {
   return fmt::format("expected 'plain' or a seed, found '{}'", text);
 }
 
+std::string check_threads(const std::string& text) {
+  constexpr int kMost = 1024;
+  int threads = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  if (error == std::errc{} && end == text.data() + text.size() && threads >= 1 && threads <= kMost) return {};
+  return fmt::format("expected a whole number from 1 to {}, found '{}'", kMost, text);
+}
+
 /// The program's file: as the shell would find it.
 std::optional<std::filesystem::path> find_program(const std::string& name) {
   const auto executable = [](const std::filesystem::path& path) {
@@ -90,20 +99,23 @@ std::filesystem::path library_folder() {
   return folder;
 }
 
-/// Why nothing of the program came through the library, as far as its file tells.
-std::string hint(const std::filesystem::path& program) {
+/// Whether a program has kernels, and the static CUDA runtime, through which nothing of them is seen.
+bool is_static(const std::filesystem::path& program) {
   std::ifstream file(program, std::ios::binary);
   const std::string content{std::istreambuf_iterator<char>(file), {}};
-  const bool device_code = content.find(".nv_fatbin") != std::string::npos;
-  const bool shared = content.find(kLibrary) != std::string::npos;
-  if (device_code && !shared) {
-    return fmt::format(
-        "{} is linked with the static CUDA runtime, which cannot be replaced: build it with nvcc "
-        "-cudart shared",
-        program.string());
-  }
-  return fmt::format("{} never called the CUDA runtime through {}; build it with nvcc -cudart shared", program.string(),
-                     kLibrary);
+  return content.find(".nv_fatbin") != std::string::npos && content.find(kLibrary) == std::string::npos;
+}
+
+/// Throws Error where the report could not be written in the end.
+void check_report(const std::string& report) {
+  if (report.empty() || report == "-") return;
+  const std::filesystem::path path(report);
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(path, ignored);
+  if (access(exists ? path.c_str() : folder.c_str(), W_OK) == 0 && !std::filesystem::is_directory(path, ignored))
+    return;
+  throw Error("cannot write the report to {}", report);
 }
 
 void set(const char* name, const std::string& value) {
@@ -171,7 +183,8 @@ Results read_results(int descriptor) {
 
 int run(const Request& request) {
   const std::optional<std::filesystem::path> file = find_program(request.program.front());
-  if (!file) throw Error("there is no program {}", request.program.front());
+  if (!file) throw Error("there is no program '{}'", request.program.front());
+  check_report(request.report);
   const std::filesystem::path folder = library_folder();
 
   std::array<int, 2> pipe_ends{};
@@ -197,12 +210,21 @@ int run(const Request& request) {
   const Results results = read_results(pipe_ends[0]);
 
   const bool killed = WIFSIGNALED(status);
-  const int code = killed ? kKilled + WTERMSIG(status) : WEXITSTATUS(status);
+  int code = killed ? kKilled + WTERMSIG(status) : WEXITSTATUS(status);
   if (killed) {
     fmt::print(stderr, "ptxsim: {} was killed by signal {} ({})\n", file->string(), WTERMSIG(status),
                strsignal(WTERMSIG(status)));
   } else if (!results.called && code != kCannotExecute) {
-    fmt::print(stderr, "ptxsim: {}\n", hint(*file));
+    if (is_static(*file)) {
+      fmt::print(stderr,
+                 "ptxsim: {} is linked with the static CUDA runtime, which cannot be replaced: build it with nvcc "
+                 "-cudart shared\n",
+                 file->string());
+      if (code == 0) code = kWrongUse;
+    } else {
+      fmt::print(stderr, "ptxsim: {} never called the CUDA runtime through {}; build it with nvcc -cudart shared\n",
+                 file->string(), kLibrary);
+    }
   }
   if (!request.check) return code;
   fmt::print(stderr, "ptxsim: {} findings\n", results.findings);
@@ -226,7 +248,7 @@ int main_of(int count, char** arguments) {
                  "plain, or the seed of an order of warps that hides no missing barrier")
       ->check(check_schedule);
   app.add_option("--threads", request.threads, "Worker threads; as many as there are processors if not given")
-      ->check(CLI::PositiveNumber);
+      ->check(check_threads);
   app.add_option("program", request.program, "The program and its arguments, after --")->required();
   app.prefix_command(false);
   app.positionals_at_end();
@@ -235,6 +257,10 @@ int main_of(int count, char** arguments) {
     return run(request);
   } catch (const CLI::Success& success) {  // --help
     return app.exit(success);
+  } catch (const CLI::ExtrasError&) {
+    std::vector<std::string> unknown = app.remaining();
+    std::erase(unknown, "--");
+    fmt::print(stderr, "ptxsim: not expected: {}\n", fmt::join(unknown, " "));
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "ptxsim: {}\n", error.what());
   } catch (const Error& error) {
