@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run_program.sh PTXSIM SOURCE BINARY [ARGS]   runs a test program under `ptxsim --check` and compares its findings with
 # the `// expect: finding "text"` lines of its source: each text must occur in the findings, there must be as many
-# findings as such lines, and the exit code must be 1 with and 0 without. "LINE" in a text stands for the line's own
+# findings as such lines, and the exit code must be 1 with and 0 without. The text of a `// expect: note "text"` line
+# must occur in a note. "LINE" in a text stands for the line's own
 # number, "LINE+2" and "LINE-1" for its neighbours: findings name the right line.
 set -uo pipefail
 ptxsim=$1 source=$2 binary=$3
@@ -17,8 +18,11 @@ mapfile -t expected < <(grep -n '// expect: finding "' "$source" |
     $0 = substr($0, 1, RSTART - 1) (n + d) substr($0, RSTART + RLENGTH) } print }')
 failed=0
 for text in "${expected[@]}"; do
-  grep -E '^ptxsim: finding [0-9]+: ' "$log" | grep -qF -- "$text" || { echo "not found: $text" >&2; failed=1; }
+  grep -E '^ptxsim: finding [0-9]+: ' "$log" | grep -F -- "$text" >/dev/null || { echo "not found: $text" >&2; failed=1; }
 done
+while read -r text; do
+  grep '^ptxsim: note: ' "$log" | grep -F -- "$text" >/dev/null || { echo "not found: $text" >&2; failed=1; }
+done < <(sed -nE 's/.*expect: note "(.*)"$/\1/p' "$source")
 last=$(tail -n 1 "$log")
 [[ $last == "ptxsim: ${#expected[@]} findings" ]] ||
   { echo "expected ${#expected[@]} findings as the last line, found: $last" >&2; failed=1; }

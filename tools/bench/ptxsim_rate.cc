@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/ptxsim/check/device_order.h"
 #include "tools/ptxsim/machine/machine.h"
 
 namespace {
@@ -52,9 +53,18 @@ double rate(const Mix& mix, ptxsim::Options options, uint32_t rounds) {
   std::memcpy(launch.parameters.data(), &out->base, 8);
   std::memcpy(launch.parameters.data() + launch.kernel->parameters()[1].offset, &rounds, 4);
   std::vector<double> seconds;
+  ptxsim::WorkPointer last;
   for (int run = 0; run < 5; ++run) {
     const auto start = Clock::now();
-    if (machine.run(launch).status != ptxsim::Status::kOk) return 0;
+    // With checks, as the runtime runs it: as one of the works that may be unordered.
+    ptxsim::WorkPointer work;
+    if (ptxsim::DeviceOrder* order = machine.order()) {
+      work = order->submitted({ptxsim::DeviceWork::Kind::kKernel, *launch.kernel, "", 0}, {last});
+      order->begins(*work);
+    }
+    if (machine.run(launch, work.get()).status != ptxsim::Status::kOk) return 0;
+    if (work != nullptr) work->order.ends(work, true);
+    last = work;
     seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
   std::sort(seconds.begin(), seconds.end());

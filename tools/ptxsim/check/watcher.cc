@@ -8,7 +8,9 @@
 namespace ptxsim {
 
 Watcher::Watcher(Checker::State& state, Grid& grid)
-    : state_(state), grid_(grid), launch_(state.launch_begins(grid)), reporter_(*state.findings, grid) {}
+    : state_(state), grid_(grid), launch_(state.launch_begins(grid)), reporter_(*state.findings, grid) {
+  if (grid.work != nullptr) collector_.emplace(*grid.work, *grid.program);
+}
 
 Watcher::~Watcher() { state_.launch_ends(&grid_); }
 
@@ -247,6 +249,10 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a) {
 }
 
 void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocation& allocation) {
+  if (collector_) {
+    const bool fenced = a.kind == Access::Kind::kStore && shadow(warp).fenced;
+    collector_->access(in.index, a, allocation, fenced);
+  }
   if (allocation.read_only) return;
   // What the copy writes, it writes when it lands; nobody may tell before.
   if (a.kind == Access::Kind::kAsyncIssue) return;

@@ -4,11 +4,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <unordered_map>
 #include <vector>
 
+#include "tools/ptxsim/check/access_set.h"
 #include "tools/ptxsim/check/block_shadow.h"
 #include "tools/ptxsim/check/checker.h"
 #include "tools/ptxsim/check/launch_shadow.h"
@@ -164,6 +166,7 @@ class Watcher : public Observer {
   std::shared_ptr<LaunchShadow> launch_;
   Reporter reporter_;
   std::array<Cached, 64> cache_;
+  std::optional<AccessCollector> collector_;  // where other works of the device may come in between
 };
 
 }  // namespace ptxsim

@@ -22,6 +22,7 @@ class Cluster;
 struct Grid {
   Machine* machine = nullptr;
   const Launch* launch = nullptr;
+  DeviceWork* work = nullptr;  // which the launch is, for the check of its order with others
   const Program* program = nullptr;
   const std::byte* constants = nullptr;  // Program::constants, aligned
   uint64_t sequence = 0;                 // of the launch, from 1

@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "tools/ptxsim/check/checker.h"
+#include "tools/ptxsim/check/device_order.h"
 #include "tools/ptxsim/count/counters.h"
 #include "tools/ptxsim/error.h"
 #include "tools/ptxsim/exec/cta.h"
@@ -47,6 +48,7 @@ struct Machine::State {
   explicit State(Machine& machine)
       : pool(helpers(machine.options())),
         checker(machine.options().check ? std::make_unique<Checker>(machine, findings) : nullptr),
+        order(machine.options().check ? std::make_unique<DeviceOrder>(findings) : nullptr),
         counters(machine.options().count ? std::make_unique<Counters>(machine) : nullptr) {}
 
   static int helpers(const Options& options) {
@@ -57,6 +59,7 @@ struct Machine::State {
   Findings findings;
   WorkerPool pool;
   std::unique_ptr<Checker> checker;
+  std::unique_ptr<DeviceOrder> order;
   std::unique_ptr<Counters> counters;
   std::atomic<uint64_t> launches{0}, changes{0};
   Allocation* grid_barriers = nullptr;
@@ -178,9 +181,10 @@ class Dispatch {
 
 }  // namespace
 
-Outcome Machine::run(const Launch& launch) {
+Outcome Machine::run(const Launch& launch, DeviceWork* work) {
   Grid grid;
   grid.machine = this;
+  grid.work = work;
   grid.launch = &launch;
   grid.sequence = ++state_->launches;
   // With checks on a fault is a finding like others; without, who asked for the launch says it.
@@ -276,6 +280,7 @@ void Machine::memory_changed() { state_->changes.fetch_add(1, std::memory_order_
 uint64_t Machine::memory_changes() const { return state_->changes.load(std::memory_order_relaxed); }
 
 Findings& Machine::findings() { return state_->findings; }
+DeviceOrder* Machine::order() { return state_->order.get(); }
 const Counters* Machine::counters() const { return state_->counters.get(); }
 
 uint64_t Machine::finish() {

@@ -21,6 +21,8 @@
 namespace ptxsim {
 
 class Counters;
+class DeviceOrder;
+struct DeviceWork;
 class Findings;
 struct Program;  // program/program.h: a kernel compiled to the internal form
 class LoadedModule;
@@ -120,8 +122,8 @@ class Machine {
   AddressSpace& memory() { return memory_; }
 
   /// Runs a grid to its end on the calling thread and the workers. Thread-safe; grids of several callers share the
-  /// workers. Checks nothing of the configuration: the runtime above has.
-  Outcome run(const Launch& launch);
+  /// workers. Checks nothing of the configuration: the runtime above has. `work`: collects what the grid accesses.
+  Outcome run(const Launch& launch, DeviceWork* work = nullptr);
 
   /// What the host did to device memory (copies, fills): keeps the checker's shadow true. `address` is in an
   /// allocation.
@@ -143,6 +145,7 @@ class Machine {
   std::atomic<uint64_t> heap_used{0};  // by malloc in device code
 
   Findings& findings();
+  DeviceOrder* order();              ///< null unless checking
   const Counters* counters() const;  ///< null unless counting
 
  private:

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -13,14 +14,21 @@ namespace ptxsim::runtime {
 
 class Runtime;
 
-/// Thrown in an entry point: the code that it returns.
+/// Thrown in an entry point: the code that it returns, and for `--check` what was wrong, where that says more than the
+/// code does.
 struct Failure {
   cudaError_t code;
+  std::string why;
 };
 
-[[noreturn]] void fail(cudaError_t code);
+[[noreturn]] void fail(cudaError_t code, std::string why = {});
 inline void require(bool condition, cudaError_t code = cudaErrorInvalidValue) {
   if (!condition) fail(code);
+}
+/// `why`: makes the text.
+template <class Why>
+void require(bool condition, cudaError_t code, Why why) {
+  if (!condition) fail(code, why());
 }
 
 /// One line on stderr, after "ptxsim: ".
@@ -38,6 +46,10 @@ struct ThreadState {
   };
   cudaError_t last_error = cudaSuccess;
   std::vector<Configuration> configurations;  // pushed by <<<>>>, popped by the stub of the kernel
+  bool in_stub = false;                       // which launches next, and drops the result
+  std::atomic<bool> launch_failed{false};     // in such a stub, and nobody has asked for the last error since
+  int depth = 0;                              // of entry points that call others
+  std::string noted;                          // with checks: how the running entry point has failed
   cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
   bool per_thread_default_stream = false;  // while an entry point ending in _ptsz or _ptds runs
 };

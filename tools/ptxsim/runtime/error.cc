@@ -185,11 +185,15 @@ extern "C" {
 
 cudaError_t cudaGetLastError() {
   const cudaError_t result = last_error();
+  this_thread().launch_failed = false;
   this_thread().last_error = cudaSuccess;
   return result;
 }
 
-cudaError_t cudaPeekAtLastError() { return last_error(); }
+cudaError_t cudaPeekAtLastError() {
+  this_thread().launch_failed = false;
+  return last_error();
+}
 
 const char* cudaGetErrorName(cudaError_t error) {
   const ErrorText* found = find(error);

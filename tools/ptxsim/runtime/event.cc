@@ -77,7 +77,9 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
     const auto recording = recording_of(*event, runtime);
     runtime.forbid_while_capturing();
     require(recording == nullptr || recording->task->done(), cudaErrorNotReady);
-    if (recording != nullptr) runtime.observe();
+    if (recording == nullptr) return;
+    runtime.host_knows(recording->task);
+    runtime.observe();
   });
 }
 
@@ -98,6 +100,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
     const auto from = recording_of(*first, runtime), to = recording_of(*second, runtime);
     require(from != nullptr && to != nullptr, cudaErrorInvalidResourceHandle);
     require(from->task->done() && to->task->done(), cudaErrorNotReady);
+    for (const auto& recording : {from, to}) runtime.host_knows(recording->task);
     runtime.observe();
     constexpr double kNanosecondsPerMillisecond = 1e6;
     *milliseconds =

@@ -305,12 +305,12 @@ std::shared_ptr<Graph> graph_of(const GraphExec& exec, Runtime& runtime) {
 
 /// Before a launch: allocations of an earlier one that nobody has freed are freed if the program has asked for it, and
 /// forbid the launch if not.
-void free_outstanding(GraphExec& exec, std::vector<TaskPointer>& after, Runtime& runtime) {
+void free_outstanding(GraphExec& exec, const Stream& stream, std::vector<TaskPointer>& after, Runtime& runtime) {
   for (const GraphExec::Step& step : exec.steps) {
     const auto* allocate = std::get_if<AllocateOperation>(&step.operation);
     if (allocate == nullptr || !runtime.notes(allocate->allocation).outstanding) continue;
     require((exec.flags & cudaGraphInstantiateFlagAutoFreeOnLaunch) != 0);
-    after.push_back(runtime.submit(FreeOperation{allocate->allocation->base}, after));
+    after.push_back(runtime.submit(stream, FreeOperation{allocate->allocation->base}, after));
   }
 }
 
@@ -336,8 +336,8 @@ void launch(GraphExec& exec, Stream& stream, Runtime& runtime) {
   if (stream.kind == Stream::Kind::kLegacy) runtime.forbid_legacy_while_capturing();
   std::vector<TaskPointer> after = runtime.order_after(stream);
   after.push_back(exec.last);
-  free_outstanding(exec, after, runtime);
-  const TaskPointer begin = runtime.submit(EmptyOperation{}, std::move(after));
+  free_outstanding(exec, stream, after, runtime);
+  const TaskPointer begin = runtime.submit(stream, EmptyOperation{}, std::move(after));
   std::vector<TaskPointer> tasks;
   std::vector<bool> followed(exec.steps.size());
   for (const GraphExec::Step& step : exec.steps) {
@@ -348,13 +348,13 @@ void launch(GraphExec& exec, Stream& stream, Runtime& runtime) {
     }
     Operation operation = step.enabled ? step.operation : Operation{EmptyOperation{}};
     if (auto* kernel = std::get_if<KernelOperation>(&operation)) kernel->launch.stream = stream.id;
-    tasks.push_back(runtime.submit(std::move(operation), std::move(before)));
+    tasks.push_back(runtime.submit(stream, std::move(operation), std::move(before)));
   }
   std::vector<TaskPointer> ends{begin};
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!followed[i]) ends.push_back(tasks[i]);
   }
-  stream.last = exec.last = runtime.submit(EmptyOperation{}, std::move(ends));
+  stream.last = exec.last = runtime.submit(stream, EmptyOperation{}, std::move(ends));
   note_memory(exec, runtime);
 }
 

@@ -21,11 +21,19 @@ Dim3 to_dim3(dim3 from) { return {from.x, from.y, from.z}; }
 uint64_t volume(const Dim3& extent) { return uint64_t{extent[0]} * extent[1] * extent[2]; }
 
 void check_dimensions(dim3 grid, dim3 block, const Gpu& gpu) {
+  const auto text = [&] {
+    return fmt::format("a grid of {} x {} x {} blocks of {} x {} x {} threads", grid.x, grid.y, grid.z, block.x,
+                       block.y, block.z);
+  };
   require(grid.x > 0 && grid.y > 0 && grid.z > 0 && block.x > 0 && block.y > 0 && block.z > 0,
-          cudaErrorInvalidConfiguration);
-  require(grid.x <= kMaxGridX && grid.y <= kMaxGridYZ && grid.z <= kMaxGridYZ, cudaErrorInvalidConfiguration);
-  require(block.x <= kMaxBlockXY && block.y <= kMaxBlockXY && block.z <= kMaxBlockZ, cudaErrorInvalidConfiguration);
-  require(volume(to_dim3(block)) <= static_cast<uint64_t>(gpu.max_threads_per_block), cudaErrorInvalidConfiguration);
+          cudaErrorInvalidConfiguration, text);
+  require(grid.x <= kMaxGridX && grid.y <= kMaxGridYZ && grid.z <= kMaxGridYZ, cudaErrorInvalidConfiguration, text);
+  require(block.x <= kMaxBlockXY && block.y <= kMaxBlockXY && block.z <= kMaxBlockZ, cudaErrorInvalidConfiguration,
+          text);
+  const auto threads = volume(to_dim3(block));
+  require(threads <= static_cast<uint64_t>(gpu.max_threads_per_block), cudaErrorInvalidConfiguration, [&] {
+    return fmt::format("a block of {} threads, where at most {} are allowed", threads, gpu.max_threads_per_block);
+  });
 }
 
 void check_cluster(const Function& function, const Dim3& cluster, const Dim3& grid, const Gpu& gpu) {
@@ -150,7 +158,8 @@ LaunchAttributes read_attributes(const cudaLaunchAttribute* attributes, unsigned
 
 std::shared_ptr<Function> find_function(const void* function, Runtime& runtime) {
   std::shared_ptr<Function> found = runtime.registry.function(function);
-  require(found != nullptr, cudaErrorInvalidDeviceFunction);
+  require(found != nullptr, cudaErrorInvalidDeviceFunction,
+          [&] { return fmt::format("{} is no kernel of the program", function); });
   return found;
 }
 
@@ -218,13 +227,25 @@ KernelOperation make_kernel(const std::shared_ptr<Function>& function, const Lau
   const auto threads = static_cast<int>(volume(launch.block));
   const ptx::Function& declared = kernel.function();
   if (declared.required_threads) require(static_cast<uint32_t>(threads) == declared.max_threads);
-  require(threads <= max_threads(*function, runtime), cudaErrorLaunchOutOfResources);
-  require(request.shared <= max_dynamic_shared(*function, runtime));
+  const int most = max_threads(*function, runtime);
+  require(threads <= most, cudaErrorLaunchOutOfResources, [&] {
+    return fmt::format("a block of {} threads, where {} may have at most {}", threads, kernel.readable_name(), most);
+  });
+  const size_t most_shared = max_dynamic_shared(*function, runtime);
+  require(request.shared <= most_shared, cudaErrorInvalidValue, [&] {
+    return fmt::format("{} bytes of dynamic shared memory, where {} may have at most {}", request.shared,
+                       kernel.readable_name(), most_shared);
+  });
   const int resident = resident_blocks(*function, threads, request.shared, runtime);
-  require(resident > 0, cudaErrorLaunchOutOfResources);
+  require(resident > 0, cudaErrorLaunchOutOfResources, [&] {
+    return fmt::format("no multiprocessor has the registers and the shared memory for a block of {}",
+                       kernel.readable_name());
+  });
   if (launch.cooperative) {
-    require(volume(launch.grid) <= static_cast<uint64_t>(resident) * static_cast<uint64_t>(gpu.multiprocessors),
-            cudaErrorCooperativeLaunchTooLarge);
+    const auto at_once = static_cast<uint64_t>(resident) * static_cast<uint64_t>(gpu.multiprocessors);
+    require(volume(launch.grid) <= at_once, cudaErrorCooperativeLaunchTooLarge, [&] {
+      return fmt::format("{} blocks, of which the device holds {} at once", volume(launch.grid), at_once);
+    });
   }
   require(kernel.parameter_bytes() <= kMaxParameterBytes, cudaErrorLaunchOutOfResources);
   launch.parameters = pack(kernel, request);
@@ -242,9 +263,13 @@ extern "C" {
 
 cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared,
                              cudaStream_t stream) {
-  return call("cudaLaunchKernel", [&](Runtime& runtime) {
+  ThreadState& thread = this_thread();
+  const bool dropped = std::exchange(thread.in_stub, false);
+  const cudaError_t result = call("cudaLaunchKernel", [&](Runtime& runtime) {
     launch(find_function(function, runtime), {grid, block, shared, {}, arguments, nullptr}, stream, runtime);
   });
+  if (dropped && result != cudaSuccess && !thread.noted.empty()) Runtime::get().launch_failed(function, thread);
+  return result;
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {

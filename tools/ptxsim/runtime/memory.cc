@@ -1,5 +1,7 @@
 #include "tools/ptxsim/runtime/memory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -29,7 +31,8 @@ Allocation& symbol_allocation(const void* symbol, Runtime& runtime) {
 
 uint64_t symbol_range(const void* symbol, size_t bytes, size_t offset, Runtime& runtime) {
   const Allocation& allocation = symbol_allocation(symbol, runtime);
-  require(offset <= allocation.bytes && bytes <= allocation.bytes - offset);
+  require(offset <= allocation.bytes && bytes <= allocation.bytes - offset, cudaErrorInvalidValue,
+          [&] { return fmt::format("{} bytes from byte {} of {}", bytes, offset, allocation.describe()); });
   return allocation.base + offset;
 }
 
@@ -127,8 +130,14 @@ void allocate_pitched(void** result, size_t* pitch, size_t width, size_t rows, R
 void free_at(void* pointer, bool host, Runtime& runtime) {
   runtime.forbid_while_capturing();
   Allocation* allocation = runtime.memory().find_live(address_of(pointer), 1);
-  require(allocation != nullptr && allocation->base == address_of(pointer));
-  require((allocation->kind == MemoryKind::kHost) == host);
+  require(allocation != nullptr && allocation->base == address_of(pointer), cudaErrorInvalidValue, [&] {
+    const Allocation* near = runtime.memory().find(address_of(pointer));
+    return near == nullptr
+               ? fmt::format("nothing is allocated at {}", pointer)
+               : fmt::format("{} is byte {} of {}", pointer, address_of(pointer) - near->base, near->describe());
+  });
+  require((allocation->kind == MemoryKind::kHost) == host, cudaErrorInvalidValue,
+          [&] { return fmt::format("{} is freed by {}", allocation->describe(), host ? "cudaFree" : "cudaFreeHost"); });
   require(allocation->kind != MemoryKind::kModule && allocation->kind != MemoryKind::kRegistered);
   require(allocation->name.empty());  // a __managed__ variable
   runtime.synchronise_device();
@@ -344,7 +353,7 @@ void copy_async(CopyOperation copy, cudaStream_t handle, Runtime& runtime) {
   if (task == nullptr || !to_pageable) return;
   // Into pageable memory the call returns when the copy is complete.
   lock.unlock();
-  runtime.scheduler.wait(*task);
+  runtime.wait(task);
 }
 
 #pragma GCC visibility push(default)

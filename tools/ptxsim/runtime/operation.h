@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "tools/ptxsim/check/device_order.h"
 #include "tools/ptxsim/machine/machine.h"
 
 /// What can be asked of the device. A stream runs operations; a graph's node holds one.
@@ -98,7 +99,9 @@ struct FreeOperation {
   uint64_t address = 0;
 };
 
-struct EmptyOperation {};
+struct EmptyOperation {
+  const Allocation* obtained = nullptr;  // cudaMallocAsync's: it may be used by what comes after
+};
 
 /// In graphs only; taken apart when the graph is instantiated.
 struct ChildOperation {
@@ -109,8 +112,10 @@ using Operation =
     std::variant<KernelOperation, CopyOperation, FillOperation, HostOperation, CallbackOperation, RecordOperation,
                  WaitOperation, AllocateOperation, FreeOperation, EmptyOperation, ChildOperation>;
 
-/// Does it, on the calling thread.
-void execute(const Operation& operation, Runtime& runtime);
+/// Does it, on the calling thread. `work`: what checks know of it; null without them.
+void execute(const Operation& operation, const WorkPointer& work, Runtime& runtime);
+/// For checks: what it is, in a stream with this number.
+DeviceWork::Description describe(const Operation& operation, uint64_t stream);
 
 /// Throws Failure unless both sides of the copy lie in memory that its kind allows; resolves nothing for good, as the
 /// memory may be gone when the copy runs.

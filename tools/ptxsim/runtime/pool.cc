@@ -80,7 +80,7 @@ void allocate(void** result, size_t bytes, const std::shared_ptr<Pool>& pool, cu
   pool->took(bytes);
   runtime.change_notes(allocation, [&](Runtime::Notes& notes) { notes.pool = pool; });
   // The memory is there at once; in the stream it has its place all the same.
-  runtime.enqueue(*stream, EmptyOperation{});
+  runtime.enqueue(*stream, EmptyOperation{allocation});
   *result = pointer_to(allocation->base);
 }
 

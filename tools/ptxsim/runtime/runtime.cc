@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "tools/ptxsim/check/findings.h"
+#include "tools/ptxsim/program/compile.h"
 #include "tools/ptxsim/runtime/graph.h"
 #include "tools/ptxsim/runtime/pool.h"
 
@@ -97,8 +98,22 @@ void Runtime::observe() {
   fail(lost_);
 }
 
+void Runtime::wait(const TaskPointer& task) {
+  if (task == nullptr) return;
+  scheduler.wait(*task);
+  host_knows(task);
+}
+
+void Runtime::host_knows(const TaskPointer& task) {
+  if (task != nullptr && task->checked != nullptr) task->checked->order.host_knows(*task->checked);
+}
+
+bool Runtime::finished_for_host(const Task& task) {
+  return task.done() && (task.checked == nullptr || task.checked->order.known_to_host(*task.checked));
+}
+
 void Runtime::synchronise(const TaskPointer& task) {
-  if (task != nullptr) scheduler.wait(*task);
+  wait(task);
   observe();
 }
 
@@ -109,9 +124,7 @@ void Runtime::synchronise_stream(Stream& stream) {
     // The legacy stream's next operation would wait for all blocking streams: so does who waits for the stream.
     tasks = stream.kind == Stream::Kind::kLegacy ? order_after(stream) : std::vector{stream.last};
   }
-  for (const TaskPointer& task : tasks) {
-    if (task != nullptr) scheduler.wait(*task);
-  }
+  for (const TaskPointer& task : tasks) wait(task);
   observe();
 }
 
@@ -120,13 +133,20 @@ void Runtime::synchronise_device() {
   {
     const std::lock_guard lock(order_mutex);
     for (const auto& stream : every_stream()) tasks.push_back(stream->last);
-    for (const TaskPointer& task : destroyed_streams_) tasks.push_back(task);
-    std::erase_if(destroyed_streams_, [](const TaskPointer& task) { return task->done(); });
+    for (const Destroyed& stream : destroyed_streams_) tasks.push_back(stream.last);
+    std::erase_if(destroyed_streams_, [this](const Destroyed& stream) { return finished_for_host(*stream.last); });
   }
-  for (const TaskPointer& task : tasks) {
-    if (task != nullptr) scheduler.wait(*task);
-  }
+  for (const TaskPointer& task : tasks) wait(task);
   observe();
+}
+
+void Runtime::launch_failed(const void* function, ThreadState& thread) {
+  const std::shared_ptr<Function> found = registry.function(function);
+  const std::lock_guard lock(failed_mutex_);
+  std::set<std::string>& failed = failed_launches_[&thread];
+  if (!thread.launch_failed.exchange(true)) failed.clear();
+  failed.insert(fmt::format("{}: launch failed: {}: nobody has asked for the error since",
+                            found == nullptr ? "a kernel" : demangle(found->name), thread.noted));
 }
 
 void Runtime::reset() {
@@ -165,6 +185,13 @@ void Runtime::finish() {
     if (lost()) {
       // After a fault the program cannot free anything any more: what it has left is no leak.
       for (Allocation* allocation : machine->memory().live_allocations()) machine->memory().free(allocation);
+    }
+    {
+      const std::lock_guard lock(failed_mutex_);
+      for (const auto& [thread, failed] : failed_launches_) {
+        if (!thread->launch_failed) continue;
+        for (const std::string& text : failed) machine->findings().add(text, text);
+      }
     }
     machine->finish();
   }

@@ -6,10 +6,13 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -62,11 +65,15 @@ class Runtime {
 
   /// Puts an operation at the stream's end, or into the graph that the stream is captured into; null in that case.
   TaskPointer enqueue(Stream& stream, Operation operation);
-  /// Hands an operation to the scheduler, after those tasks.
-  TaskPointer submit(Operation operation, std::vector<TaskPointer> after);
+  /// Hands an operation of the stream to the scheduler, after those tasks.
+  TaskPointer submit(const Stream& stream, Operation operation, std::vector<TaskPointer> after);
   /// What an operation at the stream's end has to wait for.
   std::vector<TaskPointer> order_after(Stream& stream);
 
+  /// Waits until it is done.
+  void wait(const TaskPointer& task);
+  /// The host has seen that it is done: what it asks for later comes after it. For checks.
+  void host_knows(const TaskPointer& task);
   /// Waits; throws Failure when the context is lost by then.
   void synchronise(const TaskPointer& task);
   void synchronise_stream(Stream& stream);
@@ -88,6 +95,8 @@ class Runtime {
   std::unordered_set<const Node*> nodes;           // of all graphs; with order_mutex held
 
   // ---- Faults
+  /// A launch by <<<>>> that has failed: nobody sees that but who asks for the last error. For checks.
+  void launch_failed(const void* function, ThreadState& thread);
   /// A kernel's end: the first fault loses the context. What comes after it in any stream is not executed.
   void finished(const Outcome& outcome);
   bool lost() const { return lost_.load() != cudaSuccess; }
@@ -139,10 +148,18 @@ class Runtime {
   std::atomic<bool> observed_{false};
   std::shared_ptr<Stream> legacy_ = std::make_shared<Stream>();
   std::vector<std::shared_ptr<Stream>> per_thread_streams_;  // with order_mutex held
-  std::vector<TaskPointer> destroyed_streams_;               // last tasks; with order_mutex held
+  /// Of destroyed streams: their last task, where the host may not know that it is done. With order_mutex held.
+  struct Destroyed {
+    TaskPointer last;
+    bool blocking;
+  };
+  std::vector<Destroyed> destroyed_streams_;
+  bool finished_for_host(const Task& task);
   std::shared_ptr<Pool> default_pool_;
   std::mutex pool_mutex_, notes_mutex_;
   std::unordered_map<const Allocation*, Notes> notes_;
+  std::mutex failed_mutex_;
+  std::map<ThreadState*, std::set<std::string>> failed_launches_;  // as findings will say it
 };
 
 }  // namespace ptxsim::runtime

@@ -11,12 +11,19 @@
 #include <span>
 #include <vector>
 
+namespace ptxsim {
+struct DeviceWork;
+}
+
 namespace ptxsim::runtime {
 
 /// A piece of the device's work and what waits for it.
 class Task {
  public:
   bool done() const { return done_.load(std::memory_order_acquire); }
+
+  /// What checks know of it; null without them. Set where it is submitted.
+  std::shared_ptr<DeviceWork> checked;
 
  private:
   friend class Scheduler;

@@ -61,7 +61,10 @@ void Runtime::destroy_stream(cudaStream_t handle) {
   const std::shared_ptr<Stream> stream = streams.remove(handle);
   require(stream != nullptr, cudaErrorInvalidResourceHandle);
   // Its work goes on, and who waits for the device waits for it too.
-  if (stream->last != nullptr && !stream->last->done()) destroyed_streams_.push_back(stream->last);
+  std::erase_if(destroyed_streams_, [this](const Destroyed& gone) { return finished_for_host(*gone.last); });
+  if (stream->last != nullptr && !finished_for_host(*stream->last)) {
+    destroyed_streams_.push_back({stream->last, stream->blocking()});
+  }
   if (const std::shared_ptr<Capture> capture = stream->capture) {
     if (capture->origin == stream.get()) {
       invalidate(*capture, cudaErrorStreamCaptureInvalidated);
@@ -89,14 +92,16 @@ std::vector<TaskPointer> Runtime::order_after(Stream& stream) {
       if (other->blocking()) after.push_back(other->last);
     }
     // What a destroyed stream still has to do comes before as well.
-    after.insert(after.end(), destroyed_streams_.begin(), destroyed_streams_.end());
+    for (const Destroyed& gone : destroyed_streams_) {
+      if (gone.blocking) after.push_back(gone.last);
+    }
   } else if (stream.blocking()) {
     after.push_back(legacy_->last);
   }
   return after;
 }
 
-TaskPointer Runtime::submit(Operation operation, std::vector<TaskPointer> after) {
+TaskPointer Runtime::submit(const Stream& stream, Operation operation, std::vector<TaskPointer> after) {
   const std::lock_guard lock(order_mutex);
   if (const auto* wait = std::get_if<WaitOperation>(&operation); wait != nullptr && wait->event->recording != nullptr) {
     after.push_back(wait->event->recording->task);
@@ -105,7 +110,18 @@ TaskPointer Runtime::submit(Operation operation, std::vector<TaskPointer> after)
   std::shared_ptr<Recording> recording;
   if (record != nullptr) recording = record->recording = std::make_shared<Recording>();
   const std::shared_ptr<Event> event = record != nullptr ? record->event : nullptr;
-  TaskPointer task = scheduler.submit([this, operation = std::move(operation)] { execute(operation, *this); }, after);
+  WorkPointer work;
+  if (DeviceOrder* order = machine().order()) {
+    std::vector<WorkPointer> before;
+    for (const TaskPointer& task : after) {
+      if (task != nullptr) before.push_back(task->checked);
+    }
+    work =
+        order->submitted(describe(operation, stream.kind == Stream::Kind::kLegacy ? 0 : stream.id), std::move(before));
+  }
+  TaskPointer task =
+      scheduler.submit([this, work, operation = std::move(operation)] { execute(operation, work, *this); }, after);
+  task->checked = std::move(work);
   if (recording != nullptr) {
     recording->task = task;
     event->recording = recording;
@@ -123,7 +139,7 @@ TaskPointer Runtime::enqueue(Stream& stream, Operation operation) {
     return nullptr;
   }
   if (stream.kind == Stream::Kind::kLegacy) forbid_legacy_while_capturing();
-  stream.last = submit(std::move(operation), order_after(stream));
+  stream.last = submit(stream, std::move(operation), order_after(stream));
   return stream.last;
 }
 
@@ -229,6 +245,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
         stream->kind == Stream::Kind::kLegacy ? runtime.order_after(*stream) : std::vector{stream->last};
     const bool done = std::ranges::all_of(tasks, [](const TaskPointer& task) { return !task || task->done(); });
     require(done, cudaErrorNotReady);
+    for (const TaskPointer& task : tasks) runtime.host_knows(task);
     runtime.observe();
   });
 }
