@@ -52,10 +52,25 @@ void AccessHistory::clear() {
 void AccessHistory::runs_of(const AccessSet::Part& part, uint64_t page, bool copies, std::vector<Run>& runs) {
   runs.clear();
   const uint64_t* words[kTouches];
-  for (size_t t = 0; t < kTouches; ++t) words[t] = part.page(static_cast<Touch>(t), page);
+  uint8_t whole = 0;
+  bool divided_page = false;
+  for (size_t t = 0; t < kTouches; ++t) {
+    const auto touch = static_cast<Touch>(t);
+    words[t] = part.page(touch, page);
+    if (words[t] == nullptr) continue;
+    if (part.whole(touch, page)) {
+      whole |= static_cast<uint8_t>(1 << t);
+    } else {
+      divided_page = true;
+    }
+  }
   const auto how_of = [copies](uint8_t touches) {
     return copies && (touches & kWrite) != 0 ? static_cast<uint8_t>((touches & ~kWrite) | kCopyWrite) : touches;
   };
+  if (!divided_page) {
+    runs.push_back({0, how_of(whole)});
+    return;
+  }
   uint8_t last = 0xff;  // touches, as none has them
   for (uint32_t w = 0; w < AccessSet::kPageWords; ++w) {
     uint64_t value[kTouches];

@@ -83,6 +83,10 @@ void AccessSet::Part::add_range(Touch touch, uint64_t offset, uint64_t bytes) {
   }
 }
 
+bool AccessSet::Part::whole(Touch touch, uint64_t page) const {
+  return slot(touch, page).load(std::memory_order_relaxed) == whole_page();
+}
+
 void AccessSet::Part::note_place(Touch touch, uint32_t place) {
   constexpr size_t kEnough = 8;
   const std::lock_guard lock(mutex_);

@@ -52,6 +52,8 @@ class AccessSet {
       const auto* words = slot(touch, page).load(std::memory_order_acquire);
       return reinterpret_cast<const uint64_t*>(words);
     }
+    /// All bytes of the page were accessed at once.
+    bool whole(Touch touch, uint64_t page) const;
     bool any(Touch touch) const { return any_[static_cast<size_t>(touch)].load(std::memory_order_relaxed); }
     std::vector<uint32_t> places(Touch touch) const;
 
