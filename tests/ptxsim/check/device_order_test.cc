@@ -58,14 +58,25 @@ TEST_F(Works, OrderIsWhatWasSaid) {
   EXPECT_EQ(findings->count(), 1);   // the last of the others stands for what came before it
 }
 
+/// A read does not stand for the write that it comes after.
+TEST_F(Works, WritesStayBehindReads) {
+  const WorkPointer writes = run({}, Touch::kWrite, 0, 4);
+  run({writes}, Touch::kRead, 0, 4);
+  EXPECT_EQ(findings->count(), 0);
+  run({}, Touch::kRead, 0, 4);
+  EXPECT_EQ(findings->count(), 1);
+}
+
 TEST_F(Works, BytesDecide) {
-  for (const uint64_t seam : {1, 63, 64, 65, 128, 4095, 16383, 16384, 16385, 32768, 50001, 99999}) {
-    run({}, Touch::kWrite, 0, seam);
-    run({}, Touch::kWrite, seam, memory->bytes - seam);
-    EXPECT_EQ(findings->count(), 0) << seam;
-    run({}, Touch::kRead, seam - 1, 1);
-    EXPECT_EQ(findings->count(), 1) << seam;
-    SetUp();
+  for (const uint64_t seam : {1, 2, 63, 64, 65, 128, 4095, 16383, 16384, 16385, 32768, 50001, 99999}) {
+    for (const uint64_t read : {seam - 1, seam}) {
+      SetUp();
+      run({}, Touch::kWrite, 0, seam);
+      run({}, Touch::kWrite, seam, memory->bytes - seam);
+      EXPECT_EQ(findings->count(), 0) << seam;
+      run({}, Touch::kRead, read, 1);
+      EXPECT_EQ(findings->count(), 1) << seam;
+    }
   }
 }
 

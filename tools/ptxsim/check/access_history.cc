@@ -1,6 +1,7 @@
 #include "tools/ptxsim/check/access_history.h"
 
 #include <algorithm>
+#include <bit>
 #include <set>
 
 #include "tools/ptxsim/check/device_order.h"
@@ -154,7 +155,7 @@ void AccessHistory::add(const WorkPointer& work, const AccessSet::Part& part,
     }
     if (result.size() >= kMaxPast) result.erase(result.begin());
     result.push_back({work, how});
-    std::ranges::sort(result);
+    std::sort(result.begin(), result.end());
     return at->second = state_of(std::move(result));
   };
   std::vector<Run> runs;

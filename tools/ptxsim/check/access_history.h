@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -27,7 +28,7 @@ class AccessHistory {
   struct Past {
     std::shared_ptr<DeviceWork> work;
     uint8_t how = 0;
-    auto operator<=>(const Past&) const = default;
+    bool operator<(const Past& other) const { return std::tie(work, how) < std::tie(other.work, other.how); }
   };
   struct Conflict {
     const Allocation& allocation;

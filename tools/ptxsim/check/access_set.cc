@@ -1,7 +1,7 @@
 #include "tools/ptxsim/check/access_set.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstdlib>
 #include <new>
 
 #include "tools/ptxsim/check/device_order.h"

@@ -2,9 +2,7 @@
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <mutex>
