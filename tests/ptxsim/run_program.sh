@@ -17,11 +17,13 @@ mapfile -t expected < <(grep -n '// expect: finding "' "$source" |
   awk '{ n = $1; sub(/^[0-9]+ /, ""); while (match($0, /LINE([+-][0-9]+)?/)) { d = substr($0, RSTART + 4, RLENGTH - 4);
     $0 = substr($0, 1, RSTART - 1) (n + d) substr($0, RSTART + RLENGTH) } print }')
 failed=0
+findings=$(grep -E '^ptxsim: finding [0-9]+: ' "$log")
 for text in "${expected[@]}"; do
-  grep -E '^ptxsim: finding [0-9]+: ' "$log" | grep -F -- "$text" >/dev/null || { echo "not found: $text" >&2; failed=1; }
+  grep -qF -- "$text" <<<"$findings" || { echo "not found: $text" >&2; failed=1; }
 done
+notes=$(grep '^ptxsim: note: ' "$log")
 while read -r text; do
-  grep '^ptxsim: note: ' "$log" | grep -F -- "$text" >/dev/null || { echo "not found: $text" >&2; failed=1; }
+  grep -qF -- "$text" <<<"$notes" || { echo "not found: $text" >&2; failed=1; }
 done < <(sed -nE 's/.*expect: note "(.*)"$/\1/p' "$source")
 last=$(tail -n 1 "$log")
 [[ $last == "ptxsim: ${#expected[@]} findings" ]] ||
