@@ -34,15 +34,15 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
   objects.clear();
   remote = {};
   for (Barrier& b : barriers_) b = {};
-  if (shared == nullptr || shared_bytes < cta.grid.shared_bytes) {
-    shared_bytes = cta.grid.shared_bytes;
+  if (shared == nullptr || shared_bytes < cta.grid.shared_extent) {
+    shared_bytes = cta.grid.shared_extent;
     shared = std::make_unique<AccessRecords>(shared_bytes);
     in_flight = 0;
   } else if (in_flight != 0) {
     shared->clear();  // a copy that the block before never waited for
     in_flight = 0;
   }
-  shared_written.assign(cta.grid.shared_bytes, 0);
+  shared_written.assign(cta.grid.shared_extent, 0);
   local_written.assign(uint64_t{cta.grid.program->local_bytes} * warps.size() * kLanes, 0);
   left.assign(of.stores() + 1, {});
   anyone_left = false;

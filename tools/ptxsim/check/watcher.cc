@@ -1,5 +1,6 @@
 #include "tools/ptxsim/check/watcher.h"
 
+#include <algorithm>
 #include <bit>
 #include <functional>
 #include <utility>
@@ -146,20 +147,11 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
 }
 
 std::string Watcher::shared_place(uint64_t offset) const {
-  const std::string* name = nullptr;
-  uint64_t start = 0;
-  if (offset < grid_.program->shared_static_bytes) {
-    for (const auto& [variable, at] : grid_.program->shared_offsets) {
-      if (at <= offset && (name == nullptr || at > start)) {
-        name = &variable;
-        start = at;
-      }
-    }
-  } else {
-    start = grid_.program->shared_static_bytes;
-  }
-  const std::string what = name != nullptr ? fmt::format("variable '{}'", *name) : std::string("dynamic shared memory");
-  return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - start, what);
+  const auto& regions = grid_.shared_regions;
+  const auto behind =
+      std::find_if(regions.begin() + 1, regions.end(), [&](const Grid::SharedRegion& r) { return r.offset > offset; });
+  return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - behind[-1].offset,
+                     Grid::describe(behind[-1]));
 }
 
 void Watcher::local(Warp& warp, const Instruction& in, const Access& a) {

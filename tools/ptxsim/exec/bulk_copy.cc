@@ -257,7 +257,7 @@ bool send(Warp& w, const Instruction& in, int lane, const Cta::BulkCopy& copy, u
         return false;
       }
     }
-    if (copy.mbarrier % 8 != 0 || copy.mbarrier + uint64_t{8} > w.cta->grid.shared_bytes) {
+    if (copy.mbarrier % 8 != 0 || copy.mbarrier + uint64_t{8} > w.cta->grid.shared_extent) {
       w.fault(Status::kIllegalAddress, in, lane, fmt::format("no mbarrier can be at {:#x}", copy.mbarrier));
       return false;
     }

@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -27,7 +28,16 @@ struct Grid {
   uint64_t sequence = 0;                 // of the launch, from 1
   uint64_t blocks = 0;
   uint32_t threads_per_block = 0, warps_per_block = 0;
-  uint32_t shared_bytes = 0;  // static + dynamic
+  uint32_t shared_bytes = 0;   // static + dynamic, as the device counts them
+  uint32_t shared_extent = 0;  // the same with red zones: what addresses stay below
+  /// With red zones, where shared memory may be accessed: the static variables, then dynamic memory.
+  struct SharedRegion {
+    std::string_view variable;  // empty: dynamic memory
+    uint32_t offset, end;
+  };
+  std::vector<SharedRegion> shared_regions;
+  /// "variable 'tile'", "dynamic shared memory".
+  static std::string describe(const SharedRegion& region);
   uint32_t blocks_per_cluster = 1;
   std::atomic<bool> stopped{false};  // by a fault
   std::mutex mutex;
@@ -57,7 +67,7 @@ class Cta {
   Worker* worker = nullptr;  // in whose hands it is
   uint64_t linear_index;
   Dim3 index;                   // blockIdx
-  std::byte* shared = nullptr;  // grid.shared_bytes of it
+  std::byte* shared = nullptr;  // grid.shared_extent of it
   std::byte* locals = nullptr;  // program.local_bytes per thread, thread after thread
   std::vector<Warp> warps;
   Cluster* cluster = nullptr;  // null for launches without clusters

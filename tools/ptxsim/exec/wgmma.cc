@@ -72,7 +72,7 @@ bool load_blocks(Warp& w, const Instruction& in, const Descriptor& d, uint32_t f
     }
   }
   Located at;
-  const uint64_t limit = w.cta->grid.shared_bytes;
+  const uint64_t limit = w.cta->grid.shared_extent;
   bool inside = true;
   each_lane(mask, [&](int l) { inside = inside && address[l] + kRow <= limit; });
   if (tell || !inside) {
