@@ -34,6 +34,7 @@ inline uint32_t place(Record r) { return static_cast<uint32_t>(r >> kPlaceShift)
 inline uint32_t lane(Record r) { return static_cast<uint32_t>(r >> kLaneShift) & 31; }
 inline uint32_t warp(Record r) { return static_cast<uint32_t>(r >> kWarpShift) & 31; }
 inline Manner manner(Record r) { return static_cast<Manner>(r & kMannerBits); }
+inline Record of_warp(Record r, uint32_t warp) { return (r & ~kWarpBits) | Record{warp} << kWarpShift; }
 inline bool synchronising(Manner m) { return m == Manner::kSynchronising || m == Manner::kBlockScope; }
 
 }  // namespace record

@@ -320,13 +320,13 @@ class Races : public RaceCheck {
       : RaceCheck(order, block, warp, floor, place, manner, what), on_race_(on_race), on_flight_(on_flight) {}
 
  protected:
-  void race(int lane, uint64_t place, Record other, bool other_writes) override {
-    on_race_(lane, place, other, other_writes);
+  void race(int lane, uint64_t place, Record other, bool other_writes, bool which_lane) override {
+    on_race_(lane, place, other, other_writes, which_lane);
   }
   void under_way(int lane, uint64_t place, Record copy) override { on_flight_(lane, place, copy); }
 
  private:
-  std::function<void(int, uint64_t, Record, bool)> on_race_;
+  std::function<void(int, uint64_t, Record, bool, bool)> on_race_;
   std::function<void(int, uint64_t, Record)> on_flight_;
 };
 
@@ -384,7 +384,7 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
     return fmt::format("global memory at {:#x}, in {}", address + place, memory.allocation->describe());
   };
   const uint64_t same = shared ? 0 : memory.allocation->sequence;
-  const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes) {
+  const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes, bool which_lane) {
     const uint32_t there = record::place(other);
     // The lanes of a warp that exchange volatile values step by step, as was the custom once.
     if (shared && !memory.across_blocks && record::warp(other) == w.index && traits.is_volatile &&
@@ -403,7 +403,8 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
           const char* other_verb = !other_writes                                  ? "read"
                                    : record::synchronising(record::manner(other)) ? "atomic or volatile write"
                                                                                   : "write";
-          std::string by = "thread " + reporter_.thread(record::warp(other), record::lane(other));
+          std::string by = which_lane ? "thread " + reporter_.thread(record::warp(other), record::lane(other))
+                                      : fmt::format("a thread of warp {}", record::warp(other));
           std::string remedy = "no barrier between them";
           if (order.whose(record::id(other)) == Order::Whose::kOtherBlock) {
             by = "block " + reporter_.block(state_.intervals.owner(record::id(other)).block) + ", " + by;
