@@ -102,9 +102,10 @@ struct Group {
   bool forced = false;            // to go on though lanes are missing that an aligned barrier wants
   uint32_t turn = 0;              // groups that spin go behind those that may end their wait
   State state = State::kReady;
-  int barrier = -1;      // kBarrier: which; kConverge: of an aligned barrier
-  uint32_t wait_pc = 0;  // kBarrier, kWarpBarrier: the instruction, for messages
-  Mask wanted = 0;       // kWarpBarrier, kConverge: the lanes waited for
+  bool anywhere = false;  // kConverge: lanes at other places that execute the same operation count as well
+  int barrier = -1;       // kBarrier: which; kConverge: of an aligned barrier
+  uint32_t wait_pc = 0;   // kBarrier, kWarpBarrier: the instruction, for messages
+  Mask wanted = 0;        // kWarpBarrier, kConverge: the lanes waited for
   std::shared_ptr<const CallRecord> caller;
 };
 
@@ -154,8 +155,13 @@ class Warp {
   /// For instructions that need certain lanes together: true when they are all here, with `mask` grown or shrunk to the
   /// lanes to execute for now; otherwise these lanes wait and the handler returns at once. `wanted`: per lane the lanes
   /// that it names, itself among them. Lanes that have exited are not waited for.
-  bool converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted);
+  bool converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted, bool anywhere = false);
   bool converge_all(const Instruction& instruction, Mask& mask);  // all lanes of the warp that are alive
+  /// Whether other lanes wait at an instruction of the same operation that is not this one. They meet: what is waited
+  /// for is the operation, wherever a lane executes it (warp_ops.cc brings their operands together).
+  bool waits_elsewhere(const Instruction& instruction) const;
+  /// Lanes of the running group wait at the instruction, which they have not executed, for those wanted.
+  void hold(const Instruction& instruction, Mask lanes, Mask wanted, bool anywhere);
   void warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted);
   /// Tells the observers that these lanes met at a warp-level synchronisation.
   void tell_warp_sync(Mask lanes);
