@@ -65,6 +65,7 @@ bool land(Warp& w, int lane, const Cta::BulkCopy& copy) {
   b.bytes -= static_cast<int32_t>(copy.bytes);
   b.complete_if_done();
   b.store(object);
+  w.changed_memory = true;
   return true;
 }
 

@@ -151,10 +151,12 @@ class Cluster {
 
  private:
   void complete_if_full(Warp& last);
-  // Rounds in which all only looked at mbarriers: whoever counts its attempts goes on before this.
+  // Rounds in which all only looked at mbarriers, and not at memory that others change. Whoever counts its attempts,
+  // and so is never in the same state again, goes on before this.
   static constexpr uint32_t kPatience = 1 << 16;
   uint32_t idle_rounds_ = 0;
-  uint32_t arrived_ = 0;  // threads, all alive, in the barrier's phase
+  uint32_t own_cycles_ = 0;  // of them, those in states that had all been there before
+  uint32_t arrived_ = 0;     // threads, all alive, in the barrier's phase
   bool progressed_ = true;
 
   static constexpr uint32_t kCycles = 64;

@@ -121,6 +121,7 @@ void change(Warp& w, const Instruction& in, Mask m) {
       return;
     }
     b.store(at.pointer[l]);
+    if (b.pack() != before) w.changed_memory = true;
     if (in.flags[kReturnsState] != 0) w.lanes<uint64_t>(in.slots[0])[l] = before;
   }
 }
@@ -173,6 +174,7 @@ void arrive_after_copies(Warp& w, const Instruction& in, Mask m) {
       return;
     }
     b.store(at.pointer[l]);
+    w.changed_memory = true;
   }
 }
 

@@ -180,6 +180,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
   if (a != nullptr && a->live.load(std::memory_order_acquire) && lowest >= a->base && highest - a->base < a->bytes &&
       a->bytes - (highest - a->base) >= bytes && !(writes && a->read_only)) {
     common = a;
+    w.looked_at_global = true;
     if (a->kind == MemoryKind::kHost || a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kRegistered) {
       w.looked_at_host = true;
     }
@@ -189,6 +190,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
     return true;
   }
   common = nullptr;
+  w.looked_at_global = true;
   bool fine = true;
   each_lane(mask, [&](int l) {
     if (!fine) return;

@@ -197,9 +197,10 @@ class Warp {
   Mask cluster_owed = 0;     // lanes that have arrived and not yet waited
 
   // --- for those who look on ------------------------------------------------------------------------------------
-  bool watched = false;         // observer->step sees every instruction: it follows what is in the registers
-  bool changed_memory = false;  // since the block last asked: a store, or an atomic that left another value
-  bool looked_at_host = false;  // since the cluster last asked: at memory that the host can write at any time
+  bool watched = false;           // observer->step sees every instruction: it follows what is in the registers
+  bool changed_memory = false;    // since the block last asked: a store, or an atomic that left another value
+  bool looked_at_global = false;  // since the cluster last asked: at memory that others can write
+  bool looked_at_host = false;    // since the cluster last asked: at memory that the host can write at any time
 
   // --- faults ---------------------------------------------------------------------------------------------------
   /// Ends the launch: the message gets kernel, block, thread and place. Returns; the handler must return at once too.
