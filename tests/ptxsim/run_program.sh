@@ -16,8 +16,9 @@ mapfile -t expected < <(grep -n '// expect: finding "' "$source" |
   awk '{ n = $1; sub(/^[0-9]+ /, ""); while (match($0, /LINE([+-][0-9]+)?/)) { d = substr($0, RSTART + 4, RLENGTH - 4);
     $0 = substr($0, 1, RSTART - 1) (n + d) substr($0, RSTART + RLENGTH) } print }')
 failed=0
+findings=$(grep -E '^ptxsim: finding [0-9]+: ' "$log")
 for text in "${expected[@]}"; do
-  grep -E '^ptxsim: finding [0-9]+: ' "$log" | grep -qF -- "$text" || { echo "not found: $text" >&2; failed=1; }
+  grep -qF -- "$text" <<<"$findings" || { echo "not found: $text" >&2; failed=1; }
 done
 last=$(tail -n 1 "$log")
 [[ $last == "ptxsim: ${#expected[@]} findings" ]] ||

@@ -102,6 +102,8 @@ LaunchShadow::LaunchShadow(const Program& program, uint64_t the_sequence, Interv
       const bool shared = program.code[i].memory.space != Space::kGlobal;
       t.polls = shared && text->has("volatile") && polls(function_of(*text), *text);
     }
+    t.async_proxy = (opcode == "cp" && text->has("bulk")) || (opcode == "wgmma" && text->has("mma_async"));
+    async_proxy_ = async_proxy_ || t.async_proxy;
     t.object = opcode == "mbarrier" || opcode == "cp";
     t.invalidates = opcode == "mbarrier" && text->has("inval");
     const bool stores = opcode == "st" || opcode == "atom" || opcode == "red";

@@ -101,7 +101,8 @@ void RaceCheck::examine(Record r, const Range& range, uint64_t i, uint32_t width
     return;
   }
   if (order_.before(r, lane, other_writes)) return;
-  if (other_writes && record::synchronising(manner_) && record::manner(r) != Manner::kPlain) {
+  if (other_writes && record::synchronising(manner_) && record::manner(r) != Manner::kPlain &&
+      record::manner(r) != Manner::kLanded) {
     const bool scoped = manner_ == Manner::kBlockScope || record::manner(r) == Manner::kBlockScope;
     if (!scoped || order_.whose(record::id(r)) != Order::Whose::kOtherBlock) return;
   }

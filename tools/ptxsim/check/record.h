@@ -15,6 +15,7 @@ enum class Manner : uint8_t {
   kSynchronising = 1,  // volatile, relaxed…, atomic
   kFenced = 2,         // a plain store right behind a fence: as good as a flag
   kAsync = 3,          // an asynchronous copy has yet to write it (interval kInFlight)
+  kLanded = 5,         // an asynchronous copy has written it, and somebody has waited for that
   kBlockScope = 4,     // synchronising, but with threads of the own block only: .cta
 };
 

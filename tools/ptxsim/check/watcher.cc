@@ -71,6 +71,7 @@ void Watcher::release(Warp& warp, Mask lanes, Space space, uint64_t object) {
   const Object at = object_of(warp, object);
   if (at.owner == &b) {
     b.release(w, lanes, warp.alive(), b.objects[at.offset]);
+    if (launch_->async_proxy()) b.async_objects[at.offset].join(w.async);
   } else if (at.owner != nullptr) {
     // Clocks speak of the warps of one block: others know that there is something to see.
     b.release_to_blocks(w, lanes, warp.alive());
@@ -89,6 +90,7 @@ void Watcher::acquire(Warp& warp, Mask lanes, Space space, uint64_t object) {
   if (at == from.owner->objects.end()) return;
   if (from.owner == &b) {
     b.acquire(shadow(warp), lanes, warp.alive(), at->second);
+    if (launch_->async_proxy()) shadow(warp).async.join(b.async_objects[from.offset]);
   } else {
     Clock seen;
     seen.acquired = state_.intervals.now();
@@ -172,6 +174,7 @@ void Watcher::shared(Warp& warp, const Instruction& in, const Access& a, const C
       if ((v.lanes & a.mask) != 0) floor = std::min(floor, v.clock.floor);
     }
   }
+  if (launch_->async_proxy()) async_proxy(warp, in, a, owner);
   races(warp, in, a, {*target.shared, a.address, owner.shared, floor, target.in_cluster, nullptr, &owner});
   // Bytes under way are a matter of their own.
   if (a.kind == Access::Kind::kAsyncLand) return;
@@ -296,7 +299,10 @@ void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, 
     }
   });
   if (!any) return;
-  each_lane(from_warps, [&](int v) { seen.join(b.warps[static_cast<size_t>(v)].published); });
+  each_lane(from_warps, [&](int v) {
+    seen.join(b.warps[static_cast<size_t>(v)].published);
+    if (launch_->async_proxy()) w.async.join(b.warps[static_cast<size_t>(v)].async);
+  });
   b.acquire(w, lanes, warp.alive(), seen);
   // Whoever sees what an atomic has left sees what it followed.
   if (hands_on) w.published.join(seen);
@@ -369,6 +375,8 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
     manner = in_block && !optimistic ? Manner::kBlockScope : Manner::kSynchronising;
   } else if (a.kind == Kind::kAsyncIssue) {
     manner = Manner::kAsync;
+  } else if (a.kind == Kind::kAsyncLand && shared) {
+    manner = Manner::kLanded;
   } else if (flag) {
     manner = Manner::kFenced;
   }

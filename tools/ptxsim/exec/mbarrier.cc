@@ -23,22 +23,12 @@ SharedPlace shared_place(const Warp& w, uint64_t address) {
           static_cast<uint32_t>(address & ((uint64_t{1} << kClusterRankShift) - 1))};
 }
 
-namespace {
-
-template <class F>
-void each_observer(const Warp& w, F f) {
-  if (w.observer != nullptr) f(*w.observer);
-  if (w.observer2 != nullptr) f(*w.observer2);
-}
-
-}  // namespace
-
 void tell_release(Warp& w, int lane, uint64_t address) {
-  each_observer(w, [&](Observer& o) { o.release(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
+  w.each_observer([&](Observer& o) { o.release(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 void tell_acquire(Warp& w, int lane, uint64_t address) {
-  each_observer(w, [&](Observer& o) { o.acquire(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
+  w.each_observer([&](Observer& o) { o.acquire(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 namespace {

@@ -163,6 +163,11 @@ class Warp {
   /// Lanes of the running group wait at the instruction, which they have not executed, for those wanted.
   void hold(const Instruction& instruction, Mask lanes, Mask wanted, bool anywhere);
   void warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted);
+  template <class F>
+  void each_observer(F f) const {
+    if (observer != nullptr) f(*observer);
+    if (observer2 != nullptr) f(*observer2);
+  }
   /// Tells the observers that these lanes met at a warp-level synchronisation.
   void tell_warp_sync(Mask lanes);
   void barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits);
