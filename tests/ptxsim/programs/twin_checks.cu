@@ -80,6 +80,14 @@ __global__ void two_stages(const int* in, int* out, int rounds) {
   out[threadIdx.x] = sum;
 }
 
+__global__ void whole_numbers(int* words, double* out) {
+  words[2 * threadIdx.x] = words[2 * threadIdx.x + 1] = 0;
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<double*>(words)[31 - threadIdx.x] + 1;
+}
+
+__global__ void read_only_cache(const int* data, int* out) { out[threadIdx.x] = __ldg(data + 63 - threadIdx.x); }
+
 __global__ void counter(int* total, int* seen) {
   if (threadIdx.x == 0) atomicAdd(total, 1);
   *seen = 1;  // all write the same
@@ -211,6 +219,11 @@ int main() {
     EXPECT(out.download()[0] == 3 * 128);
   }
   two_stages<<<2, 128>>>(in.get(), out.get(), 8);
+  read_only_cache<<<1, 64>>>(out.get(), data.get());
+  read_only_cache<<<1, 64>>>(data.get(), out.get());
+  const Buffer<int> words(64);
+  const Buffer<double> sums(32);
+  whole_numbers<<<1, 32>>>(words.get(), sums.get());
   int* z = zeros.get();
   counter<<<8, 32>>>(z, z + 1);
   const Buffer<double> sum(std::vector<double>(1, 0.0));

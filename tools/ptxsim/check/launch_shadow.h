@@ -75,6 +75,8 @@ class LaunchShadow {
     bool invalidates = false;  // mbarrier.inval, which belongs to the object's own operations
     bool exchange = false;     // an atomic that writes whatever was there
     bool object = false;       // of an mbarrier, whose events say what it orders
+    bool noncoherent = false;  // ld.global.nc: of what nobody writes during the launch
+    bool real = false;         // a load of floating-point numbers, which have no padding
     bool async_proxy = false;  // bulk copies and products of warpgroups
   };
   const Traits& traits(uint32_t index) const { return traits_[index]; }

@@ -120,10 +120,12 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
   if (reads && !(together && written::all(flags + place[0], uint64_t{a.bytes} * kLanes))) {
     // Padding is copied with its neighbours: only an element of which nothing was written is a finding.
     const uint32_t element = in.memory.total() == a.bytes ? in.memory.bytes : a.bytes;
+    const bool real = launch_->traits(in.index).real;
     for (uint32_t at = 0; at < a.bytes; at += element) {
       Mask undefined = 0;
       each_lane(a.mask, [&](int l) {
-        if (!written::any(flags + place[l] + at, element)) undefined |= Mask{1} << l;
+        const uint8_t* own = flags + place[l] + at;
+        if (real ? !written::all(own, element) : !written::any(own, element)) undefined |= Mask{1} << l;
       });
       if (undefined == 0 || load_undefined(warp, in, a, element, at / element, undefined, same)) continue;
       const int l = std::countr_zero(undefined);
@@ -249,6 +251,7 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
   alignas(64) uint64_t place[kLanes];
   const uint64_t start = shadow.place(0);
   for (int l = 0; l < kLanes; ++l) place[l] = a.address[l] + start;
+  if (launch_->traits(in.index).noncoherent) noncoherent(warp, in, a, shadow, place, allocation);
   races(warp, in, a,
         {shadow.records, place, allocation.host - shadow.place(allocation.base), launch_->first, true, &allocation,
          nullptr});
@@ -261,6 +264,36 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
   } else if (warp.watched && a.kind == Access::Kind::kStore) {
     store_undefined(warp, in, a, nullptr, place);
   }
+}
+
+/// A load by way of a cache that sees no writes: there must be none, in whatever order.
+void Watcher::noncoherent(Warp& warp, const Instruction& in, const Access& a, const GlobalShadow& shadow,
+                          const uint64_t* place, const Allocation& allocation) {
+  Order order(block(*warp.cta), Watcher::shadow(warp), state_.intervals, true);
+  const Record first = Record{launch_->first} << record::kIdShift;
+  const Granules* bytes = shadow.records.bytes();
+  each_lane(a.mask, [&](int l) {
+    const auto look = [&](Record r) {
+      if (r < first || order.whose(record::id(r)) == Order::Whose::kFormerLaunch) return false;
+      reporter_.add(
+          {10, uint64_t{in.index} << 32 | record::place(r), allocation.sequence},
+          [&] { return fmt::format("nc|{}|{}", reporter_.site(in.index), allocation.sequence); },
+          [&] {
+            return fmt::format(
+                "{}: read through the read-only cache of {} bytes of global memory at {:#x}, in {}, which "
+                "the same kernel writes at {}",
+                reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index), a.bytes, a.address[l],
+                allocation.describe(), reporter_.where(record::place(r)));
+          });
+      return true;
+    };
+    for (uint64_t at = place[l]; at < place[l] + a.bytes; ++at) {
+      if (at % 4 == 0 || at == place[l]) {
+        if (look(shadow.records.words().write[at / 4]) || look(shadow.records.words().sync[at / 4])) return;
+      }
+      if (bytes != nullptr && (look(bytes->write[at]) || look(bytes->sync[at]))) return;
+    }
+  });
 }
 
 // --- races

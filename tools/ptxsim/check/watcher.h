@@ -117,6 +117,8 @@ class Watcher : public Observer {
   void outlived(const Cta& owner, const BlockShadow::Remote& by);
   void global(Warp& warp, const Instruction& in, const Access& access);
   void global(Warp& warp, const Instruction& in, const Access& access, Allocation& allocation);
+  void noncoherent(Warp& warp, const Instruction& in, const Access& access, const GlobalShadow& shadow,
+                   const uint64_t* place, const Allocation& allocation);
   void local(Warp& warp, const Instruction& in, const Access& access);
 
   /// Reads of bytes that nobody wrote; then what the access writes. `flags`: of place 0 of each lane's `place`.
