@@ -218,7 +218,7 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
                     Located& located) {
   const uint64_t limit = w.cta->grid.shared_extent;
   Mask own = 0;
-  alignas(64) uint64_t offset[kLanes];
+  alignas(64) uint64_t offset[kLanes] = {};
   bool fine = true;
   each_lane(mask, [&](int l) {
     if (!fine) return;
