@@ -50,6 +50,35 @@ TEST_P(SharedRace, ReadersThenAWriter) {
   EXPECT_EQ(findings_in(check(body(""), 96, GetParam())), 1u);
 }
 
+TEST_P(SharedRace, ManyReadersThenAWriterWhoHasMetAllButOne) {
+  // Warps 0 to 5 read, words or bytes; all but one, and thread 192, who writes, meet at a named barrier.
+  for (const char* type : {"u32", "u8"}) {
+    const std::string ld = std::string("ld.shared.") + type, st = std::string("st.shared.") + type;
+    const auto body = [&](const std::string& between) {
+      return "setp.eq.u32 %p1, %r1, 0;\n@%p1 st.shared.u32 [tile], 7;\nbar.sync 0;\nshr.u32 %r9, %r1, 5;\n" + ld +
+             " %r8, [tile];\n" + between + "setp.eq.u32 %p2, %r1, 192;\n@%p2 " + st + " [tile], 9;\n";
+    };
+    EXPECT_EQ(check(body("bar.sync 0;\n"), 224, GetParam()), "");
+    EXPECT_EQ(check(body("bar.sync 1, 224;\n"), 224, GetParam()), "");
+    for (int absent = 0; absent < 6; ++absent) {
+      const std::string text = check(
+          body("setp.ne.u32 %p3, %r9, " + std::to_string(absent) + ";\n@%p3 barrier.sync 1, 192;\n"), 224, GetParam());
+      EXPECT_EQ(findings_in(text), 1u) << "warp " << absent << " " << text;
+      EXPECT_TRUE(says(text, {"race: ", st, ld}));
+    }
+    // Many reads, each in a round of its own, and a writer who has met all: nothing.
+    const std::string rounds = "mov.u32 %r20, 0;\n$L:\nbar.sync 2, 192;\n" + ld +
+                               " %r8, [tile];\nadd.s32 %r20, %r20, 1;\nsetp.lt.u32 %p4, %r20, 5;\n@%p4 bra $L;\n";
+    EXPECT_EQ(
+        check("setp.eq.u32 %p1, %r1, 0;\n@%p1 st.shared.u32 [tile], 7;\nbar.sync 0;\n"
+              "setp.ge.u32 %p3, %r1, 192;\n@%p3 bra $W;\n" +
+                  rounds + "bar.sync 1, 224;\nbra $END;\n$W:\nbar.sync 1, 224;\nsetp.eq.u32 %p2, %r1, 192;\n@%p2 " +
+                  st + " [tile], 9;\n$END:\n",
+              224, GetParam()),
+        "");
+  }
+}
+
 TEST_P(SharedRace, NamedBarriers) {
   // Warps 0 and 1 meet at barrier 1, 2 and 3 at barrier 2.
   const std::string pairs = "shr.u32 %r20, %r1, 6;\nadd.s32 %r20, %r20, 1;\nbarrier.sync %r20, 64;\n";

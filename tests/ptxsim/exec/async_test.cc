@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -322,6 +323,57 @@ TEST(Mbarrier, AWaitThatNobodyEndsIsADeadlock) {
   EXPECT_EQ(o.status, Status::kDeadlock);
   EXPECT_NE(o.message.find("mbarrier at 0x0"), std::string::npos) << o.message;
   EXPECT_NE(o.message.find("lacks 1 of 2 arrivals"), std::string::npos) << o.message;
+}
+
+TEST(Mbarrier, ADeadlockIsFoundAtOnce) {
+  // 32 warps of each of 4 blocks wait for bytes that never come, all checks on, in either schedule.
+  for (const bool adversarial : {false, true}) {
+    Options options;
+    options.check = true;
+    options.adversarial = adversarial;
+    Device device(options);
+    const auto start = std::chrono::steady_clock::now();
+    const Outcome o =
+        device.run(kernel(2,
+                          ".shared .align 8 .b64 s;\nmov.u32 %r0, %tid.x;\nmov.u32 %r2, s;\n"
+                          "setp.ne.u32 %p1, %r0, 0;\n@%p1 bra READY;\nmbarrier.init.shared.b64 [%r2], 1;\n"
+                          "mbarrier.arrive.expect_tx.shared.b64 _, [%r2], 16;\nREADY:\nbar.sync 0;\n"
+                          "WAIT:\nmbarrier.try_wait.parity.shared.b64 %p2, [%r2], 0;\n@!%p2 bra WAIT;\n"),
+                   {4, 1, 1}, {1024, 1, 1}, device.upload(counted(256)), device.upload(Words(256)));
+    EXPECT_EQ(o.status, Status::kDeadlock);
+    EXPECT_NE(o.message.find("lacks 0 of 1 arrivals and 16 bytes"), std::string::npos) << o.message;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  }
+}
+
+TEST(Mbarrier, AWaitThatAnotherBlockEndsIsNone) {
+  // Block 0 gives up its wait when block 1, which counts for long, says so in global memory; in a block alone, a wait
+  // of fifty thousand attempts gives up by itself.
+  for (const bool adversarial : {false, true}) {
+    Options options;
+    options.adversarial = adversarial;
+    options.threads = 1;
+    Device device(options);
+    const Outcome o = device.run(
+        kernel(
+            2,
+            std::string(kPrologue) +
+                "ld.param.u64 %rd8, [p1];\nmov.u32 %r9, %ctaid.x;\nsetp.eq.u32 %p5, %r9, 1;\n@%p5 bra OTHER;\n"
+                "setp.ne.u32 %p1, %r0, 0;\n@%p1 bra READY;\nmbarrier.init.shared.b64 [%r2], 1;\nREADY:\nbar.sync 0;\n"
+                "WAIT:\nmbarrier.try_wait.parity.shared.b64 %p2, [%r2], 0;\n@%p2 bra END;\n"
+                "ld.global.u32 %r10, [%rd8];\nsetp.eq.u32 %p3, %r10, 0;\n@%p3 bra WAIT;\nbra END;\n"
+                "OTHER:\nmov.u32 %r11, 0;\nLOOP:\nadd.u32 %r11, %r11, 1;\nsetp.lt.u32 %p4, %r11, 3000000;\n"
+                "@%p4 bra LOOP;\nst.volatile.global.u32 [%rd8], 1;\nEND:\n"),
+        {2, 1, 1}, {64, 1, 1}, device.upload(counted(256)), device.upload(Words(256)));
+    EXPECT_EQ(o.status, Status::kOk) << o.message;
+    const Outcome counts = device.run(
+        kernel(2, std::string(kPrologue) +
+                      "setp.ne.u32 %p1, %r0, 0;\n@%p1 bra READY;\nmbarrier.init.shared.b64 [%r2], 1;\nREADY:\n"
+                      "bar.sync 0;\nmov.u32 %r9, 0;\nWAIT:\nmbarrier.try_wait.parity.shared.b64 %p2, [%r2], 0;\n"
+                      "@%p2 bra END;\nadd.u32 %r9, %r9, 1;\nsetp.lt.u32 %p3, %r9, 50000;\n@%p3 bra WAIT;\nEND:\n"),
+        {1, 1, 1}, {64, 1, 1}, device.upload(counted(256)), device.upload(Words(256)));
+    EXPECT_EQ(counts.status, Status::kOk) << counts.message;
+  }
 }
 
 TEST(Mbarrier, ADeadlockBesideABarrierIsToldToo) {

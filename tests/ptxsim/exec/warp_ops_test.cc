@@ -6,6 +6,7 @@
 #include <random>
 
 #include "tests/ptxsim/exec/ptx_fixture.h"
+#include "tools/ptxsim/check/findings.h"
 
 namespace ptxsim::testing {
 namespace {
@@ -246,6 +247,107 @@ INSTANTIATE_TEST_SUITE_P(
                   [](const Lanes&, uint32_t m, int) { return static_cast<uint32_t>(std::countr_zero(m)); }},
         PartyCase{"elect's predicate", "elect.sync _|%p2, %r3;\nselp.u32 %r4, 1, 0, %p2;",
                   [](const Lanes&, uint32_t m, int l) { return std::countr_zero(m) == l ? 1U : 0U; }}));
+
+// --- the same operation at several places -------------------------------------------------------------------------
+
+/// An operation in three branches, of lanes whose numbers leave 0, 1 and 2 when divided by three: in the branches a
+/// lane's value is in %r11, %r12, %r13, a predicate (bit 0 of the value) in %p1, %p2, %p3, and the result belongs in
+/// %r21, %r22, %r23. X stands for the branch's number.
+std::string in_branches(const std::string& operation) {
+  std::string text = prologue(2) +
+                     "ld.global.u32 %r1, [%rd1];\nrem.u32 %r2, %r0, 3;\nsetp.eq.u32 %p4, %r2, 1;\n"
+                     "setp.eq.u32 %p5, %r2, 2;\n@%p4 bra B2;\n@%p5 bra B3;\n";
+  for (const char* x : {"1", "2", "3"}) {
+    std::string branch = "BX:\nmov.u32 %r1X, %r1;\nand.b32 %r30, %r1, 1;\nsetp.ne.u32 %pX, %r30, 0;\n" + operation +
+                         "st.global.u32 [%rd0], %r2X;\nbra END;\n";
+    for (size_t at = 0; (at = branch.find('X', at)) != std::string::npos;) branch[at] = *x;
+    text += branch;
+  }
+  return text + "END:\n";
+}
+
+class Elsewhere : public ::testing::TestWithParam<uint64_t> {
+ protected:
+  Lanes run(const std::string& operation, const Lanes& values, uint32_t threads = 32) {
+    Options options;
+    options.adversarial = GetParam() != 0;
+    options.seed = GetParam();
+    options.check = true;
+    Device d(options);
+    Allocation *out = d.upload(Lanes(32, kUntouched)), *in = d.upload(values);
+    const Outcome o = d.run(kernel(2, in_branches(operation)), {1, 1, 1}, {threads, 1, 1}, out, in);
+    EXPECT_EQ(o.status, Status::kOk) << o.message;
+    EXPECT_EQ(d.machine().findings().count(), 0u);
+    return d.download<uint32_t>(out);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Schedules, Elsewhere, ::testing::Values(0, 1, 2, 3, 4, 5));
+
+TEST_P(Elsewhere, Shuffle) {
+  const Lanes values = random_lanes(11);
+  const Lanes with = run("shfl.sync.bfly.b32 %r2X|%p9, %r1X, 1, 31, -1;\n", values);
+  const Lanes without = run("shfl.sync.bfly.b32 %r2X, %r1X, 1, 31, -1;\n", values);
+  for (size_t l = 0; l < 32; ++l) {
+    EXPECT_EQ(with[l], values[l ^ 1]) << l;
+    EXPECT_EQ(without[l], values[l ^ 1]) << l;
+  }
+  // Lanes that have exited are not waited for.
+  const Lanes some = run("shfl.sync.up.b32 %r2X, %r1X, 1, 0, -1;\n", values, 19);
+  for (size_t l = 1; l < 19; ++l) EXPECT_EQ(some[l], values[l - 1]) << l;
+}
+
+TEST_P(Elsewhere, EachHalfByItself) {
+  const Lanes values = random_lanes(12);
+  const Lanes d =
+      run("setp.lt.u32 %p10, %r0, 16;\nselp.b32 %r31, 0xffff, 0xffff0000, %p10;\n"
+          "shfl.sync.bfly.b32 %r2X, %r1X, 5, 31, %r31;\nshfl.sync.bfly.b32 %r2X, %r2X, 2, 31, %r31;\n",
+          values);
+  for (size_t l = 0; l < 32; ++l) EXPECT_EQ(d[l], values[l ^ 7]) << l;
+}
+
+TEST_P(Elsewhere, VoteMatchReduxElect) {
+  const Lanes values = random_lanes(13, 7);
+  uint32_t odd = 0, all_bits = 0, sum = 0;
+  for (size_t l = 0; l < 32; ++l) {
+    odd |= (values[l] & 1) << l;
+    all_bits |= values[l];
+    sum += values[l];
+  }
+  const Lanes ballot = run("vote.sync.ballot.b32 %r2X, %pX, -1;\n", values);
+  const Lanes none = run("vote.sync.any.pred %p9, !%pX, -1;\nselp.b32 %r2X, 1, 0, %p9;\n", Lanes(32, 1));
+  const Lanes match = run("match.any.sync.b32 %r2X, %r1X, -1;\n", values);
+  const Lanes wide = run("cvt.u64.u32 %rd9, %r1X;\nmatch.any.sync.b64 %r2X, %rd9, -1;\n", values);
+  const Lanes total = run("redux.sync.add.u32 %r2X, %r1X, -1;\n", values);
+  const Lanes any = run("redux.sync.or.b32 %r2X, %r1X, -1;\n", values);
+  const Lanes leader = run("elect.sync %r2X|%p9, -1;\n", values);
+  for (size_t l = 0; l < 32; ++l) {
+    uint32_t equal = 0;
+    for (size_t m = 0; m < 32; ++m) equal |= uint32_t{values[m] == values[l]} << m;
+    EXPECT_EQ(ballot[l], odd) << l;
+    EXPECT_EQ(none[l], 0u) << l;
+    EXPECT_EQ(match[l], equal) << l;
+    EXPECT_EQ(wide[l], equal) << l;
+    EXPECT_EQ(total[l], sum) << l;
+    EXPECT_EQ(any[l], all_bits) << l;
+    EXPECT_EQ(leader[l], 0u) << l;
+  }
+}
+
+TEST_P(Elsewhere, BarrierOfTheWarp) {
+  const Lanes values = random_lanes(14);
+  EXPECT_EQ(run("bar.warp.sync -1;\nmov.u32 %r2X, %r1X;\n", values), values);
+}
+
+TEST_P(Elsewhere, OtherOperationsDoNotMeet) {
+  Options options;
+  options.adversarial = GetParam() != 0;
+  options.seed = GetParam();
+  Device d(options);
+  Allocation *out = d.upload(Lanes(32)), *in = d.upload(Lanes(32));
+  std::string text = in_branches("shfl.sync.bfly.b32 %r2X, %r1X, 1, 31, -1;\n");
+  text.replace(text.rfind("bfly"), 4, "down");
+  EXPECT_EQ(d.run(kernel(2, text), {1, 1, 1}, {32, 1, 1}, out, in).status, Status::kDeadlock);
+}
 
 }  // namespace
 }  // namespace ptxsim::testing

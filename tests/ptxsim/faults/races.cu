@@ -90,6 +90,13 @@ __global__ void last_block(int* partial, unsigned* ticket, int* out) {
   out[threadIdx.x] = sum;
 }
 
+// By way of a cache that does not see what the kernel itself has written.
+__global__ void read_only_cache(int* data, int* out) {
+  data[threadIdx.x] = threadIdx.x;
+  __syncthreads();
+  out[threadIdx.x] = __ldg(data + 63 - threadIdx.x);  // expect: finding "inlined at races.cu:LINE): ld.global.nc"
+}
+
 int main() {
   const Buffer<int> in(std::vector<int>(1024, 3)), out(1024), data(1024), total(std::vector<int>(2, 0));
   between_warps<<<1, 128>>>(out.get());
@@ -99,6 +106,7 @@ int main() {
   no_wait<<<1, 128>>>(in.get(), out.get());
   loose_wait<<<1, 128>>>(in.get(), out.get());
   wait_without_barrier<<<1, 128>>>(in.get(), out.get());
+  read_only_cache<<<1, 64>>>(data.get(), out.get());
   counter<<<8, 32>>>(total.get());
   neighbour_block<<<8, 64>>>(data.get(), out.get());
   last_block<<<8, 64>>>(data.get(), reinterpret_cast<unsigned*>(total.get() + 1), out.get());

@@ -1,5 +1,5 @@
-// Reads of memory that nobody has written, in every space and by the host; memory that was never freed. The twin of each
-// kernel in programs/twin_checks.cu writes first.
+// Reads of memory that nobody has written, in every space and by the host; memory that was never freed. The twin of
+// each kernel in programs/twin_checks.cu writes first.
 #include "tests/ptxsim/programs/expect.h"
 
 __global__ void read_global(const int* in, int* out) {
@@ -23,6 +23,13 @@ __global__ void count(int* counters) {
   atomicAdd(&counters[threadIdx.x % 4], 1);  // expect: finding "uninitialised.cu:LINE"
 }
 
+// The lower words of doubles.
+__global__ void half_a_number(int* words, double* out) {
+  words[2 * threadIdx.x] = 0;
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<double*>(words)[31 - threadIdx.x] + 1;  // expect: finding "uninitialised.cu:LINE"
+}
+
 int main() {
   const Buffer<int> in(65), out(64), counters(4), unread(16);
   EXPECT_OK(cudaMemset(in.get(), 0, 64 * sizeof(int)));
@@ -30,11 +37,14 @@ int main() {
   read_shared<<<1, 64>>>(out.get());
   read_local<<<1, 64>>>(out.get(), 15);
   count<<<1, 64>>>(counters.get());
+  const Buffer<int> words(64);
+  const Buffer<double> sums(32);
+  half_a_number<<<1, 32>>>(words.get(), sums.get());
   EXPECT_RAN();
   int host[16];
   // expect: finding "cudaMemcpy: read of 64 bytes of uninitialised global memory"
   EXPECT_OK(cudaMemcpy(host, unread.get(), sizeof host, cudaMemcpyDeviceToHost));
   int *leaked, *leaked_host;
-  EXPECT_OK(cudaMalloc(&leaked, 1000));  // expect: finding "(1000 bytes of device memory"
+  EXPECT_OK(cudaMalloc(&leaked, 1000));           // expect: finding "(1000 bytes of device memory"
   EXPECT_OK(cudaMallocHost(&leaked_host, 2000));  // expect: finding "(2000 bytes of pinned host memory"
 }

@@ -211,6 +211,8 @@ TEST(PtxParser, KernelDirectivesAndParameters) {
   EXPECT_EQ(kernel.parameters[1].align, 8U);  // its own; 4 is that of what it points to
   EXPECT_TRUE(module.functions.at(1).required_threads);
   EXPECT_TRUE(module.functions.at(1).blocks_are_clusters);
+  EXPECT_EQ(module.functions.at(1).block[0], 64U);
+  EXPECT_EQ(module.functions.at(1).block[2], 1U);
   EXPECT_FALSE(kernel.blocks_are_clusters);
   EXPECT_TRUE(module.functions.at(1).body.empty());
 }
@@ -361,6 +363,8 @@ TEST(PtxParser, ErrorsNameLineTokenAndWhatWasExpected) {
   EXPECT_EQ(error_of(""), "ptx line 1: expected '.version', found the end of the text");
   EXPECT_EQ(error_of(".version 9.0\n.target sm_80\n.address_size 32"),
             "ptx line 3: only 64-bit addresses are supported");
+  EXPECT_EQ(error_of(".version nonsense\n"), "ptx line 1: expected a version such as 9.0, found 'nonsense'");
+  EXPECT_EQ(error_of(".version 9\n"), "ptx line 1: expected a version such as 9.0, found '9'");
   EXPECT_EQ(error_of(".version 9.0\n.texture x;"), "ptx line 2: expected a directive of a module, found '.texture'");
   EXPECT_EQ(error_in_kernel("add.s32 %r1, %r2"), "ptx line 12: expected ';', found '}'");
   EXPECT_EQ(error_in_kernel("add.s32 %r1, , %r2;"), "ptx line 11: expected an operand, found ','");

@@ -13,6 +13,10 @@ __global__ void store(int* x, int value) { *x = value; }
 __global__ void __cluster_dims__(2, 1, 1) in_pairs(int* x) {
   if (threadIdx.x == 0) x[blockIdx.x] = static_cast<int>(blockIdx.x);
 }
+// Launched by the number of clusters; its blocks have the size that it asks for.
+__global__ void __block_size__((64, 1, 1), (2, 1, 1)) counted_in_clusters(int* x) {
+  if (threadIdx.x == 63) x[blockIdx.x] = static_cast<int>(gridDim.x * 1000 + blockDim.x);
+}
 
 void device() {
   int count = 0, current = -1, value = 0;
@@ -184,6 +188,10 @@ void launches_with_attributes() {
   EXPECT(x.download()[3] == 3);
   in_pairs<<<3, 32>>>(x.get());
   EXPECT_ERROR(cudaGetLastError(), cudaErrorInvalidClusterSize);
+  const Buffer<int> of_blocks(std::vector<int>(7, -1));
+  counted_in_clusters<<<3>>>(of_blocks.get());
+  EXPECT_RAN();
+  EXPECT(of_blocks.download()[5] == 6064 && of_blocks.download()[6] == -1);
   cudaFuncAttributes function_attributes;
   EXPECT_OK(cudaFuncGetAttributes(&function_attributes, in_pairs));
   EXPECT(function_attributes.requiredClusterWidth == 2);

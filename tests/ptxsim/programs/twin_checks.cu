@@ -1,5 +1,5 @@
-// The correct twins of what is planted in faults/: nothing may be found here. Beside them what looks like a fault and is
-// none.
+// The correct twins of what is planted in faults/: nothing may be found here. Beside them what looks like a fault and
+// is none.
 #include <cooperative_groups.h>
 #include <cuda_pipeline.h>
 
@@ -79,6 +79,14 @@ __global__ void two_stages(const int* in, int* out, int rounds) {
   }
   out[threadIdx.x] = sum;
 }
+
+__global__ void whole_numbers(int* words, double* out) {
+  words[2 * threadIdx.x] = words[2 * threadIdx.x + 1] = 0;
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<double*>(words)[31 - threadIdx.x] + 1;
+}
+
+__global__ void read_only_cache(const int* data, int* out) { out[threadIdx.x] = __ldg(data + 63 - threadIdx.x); }
 
 __global__ void counter(int* total, int* seen) {
   if (threadIdx.x == 0) atomicAdd(total, 1);
@@ -168,6 +176,37 @@ __global__ void fill(Padded* p) {
 }
 __global__ void copy(const Padded* from, Padded* to) { to[threadIdx.x] = from[threadIdx.x]; }
 
+// All the static shared memory that there is, in pieces, each used to its ends; dynamic memory begins behind it where
+// its alignment asks.
+__global__ void full_shared(int* out) {
+  __shared__ int first[100], second[33], third[12288 - 100 - 33 - 3];
+  __shared__ char bytes[5];
+  for (int i = threadIdx.x; i < 100; i += blockDim.x) first[i] = 1;
+  if (threadIdx.x < 33) second[threadIdx.x] = 2;
+  for (int i = threadIdx.x; i < 12288 - 100 - 33 - 3; i += blockDim.x) third[i] = 3;
+  if (threadIdx.x < 5) bytes[threadIdx.x] = 4;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  int sum = 0;
+  for (int i = 0; i < 100; ++i) sum += first[i];
+  for (int i = 0; i < 33; ++i) sum += second[i];
+  for (int i = 0; i < 12288 - 100 - 33 - 3; ++i) sum += third[i];
+  for (int i = 0; i < 5; ++i) sum += bytes[i];
+  *out = sum;
+}
+
+__global__ void behind_static(int* out, int n) {
+  __shared__ int fixed[3];
+  extern __shared__ __align__(1024) int dynamic[];
+  if (threadIdx.x < 3) fixed[threadIdx.x] = 5;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) dynamic[i] = i;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  *out = fixed[2] + dynamic[n - 1];
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(dynamic));
+  if (address < 12 || address % 1024 != 0) *out = -1;
+}
+
 int main() {
   const Buffer<int> in(std::vector<int>(1024, 3)), out(1024), data(1024), zeros(std::vector<int>(64, 0));
   write_first<<<1, 64>>>(data.get(), out.get());
@@ -180,6 +219,11 @@ int main() {
     EXPECT(out.download()[0] == 3 * 128);
   }
   two_stages<<<2, 128>>>(in.get(), out.get(), 8);
+  read_only_cache<<<1, 64>>>(out.get(), data.get());
+  read_only_cache<<<1, 64>>>(data.get(), out.get());
+  const Buffer<int> words(64);
+  const Buffer<double> sums(32);
+  whole_numbers<<<1, 32>>>(words.get(), sums.get());
   int* z = zeros.get();
   counter<<<8, 32>>>(z, z + 1);
   const Buffer<double> sum(std::vector<double>(1, 0.0));
@@ -200,6 +244,18 @@ int main() {
   EXPECT(out.download()[0] == 511);
   for (const int n : {20, 32, 40}) early_return<<<1, 64>>>(out.get(), n);
   bytes_of_a_word<<<7, 37>>>(reinterpret_cast<unsigned char*>(out.get()));
+  cudaFuncAttributes attributes;
+  EXPECT_OK(cudaFuncGetAttributes(&attributes, full_shared));
+  EXPECT(attributes.sharedSizeBytes > 48 * 1024 - 16 && attributes.sharedSizeBytes <= 48 * 1024);
+  full_shared<<<1, 64>>>(out.get());
+  EXPECT_RAN();
+  EXPECT(out.download()[0] == 100 + 66 + 3 * (12288 - 136) + 20);
+  EXPECT_OK(cudaFuncSetAttribute(behind_static, cudaFuncAttributeMaxDynamicSharedMemorySize, 226 * 1024));
+  for (const int n : {1, 33, 12000, 226 * 256}) {
+    behind_static<<<1, 64, n * sizeof(int)>>>(out.get(), n);
+    EXPECT_RAN();
+    EXPECT(out.download()[0] == 5 + n - 1);
+  }
   const Buffer<Padded> from(32), to(32);
   fill<<<1, 32>>>(from.get());
   copy<<<1, 32>>>(from.get(), to.get());

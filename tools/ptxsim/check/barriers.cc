@@ -1,4 +1,5 @@
 #include <bit>
+#include <utility>
 
 #include "tools/ptxsim/check/block_shadow.h"
 
@@ -26,23 +27,29 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
     warp.views[0].clock.floor = first;
     warp.published = {};
     warp.undefined.clear();
+    warp.async = {};
+    warp.under_way.entries.clear();
+    warp.product_groups.clear();
+    warp.copy_groups.clear();
     warp.fence_block = warp.fence_device = {};
     warp.has_fence_block = warp.has_fence_device = false;
     std::fill(std::begin(warp.barriers), std::end(warp.barriers), 0);
     warp.stores.assign(of.stores() + 1, {});
   }
   objects.clear();
+  async_objects.clear();
   remote = {};
   for (Barrier& b : barriers_) b = {};
-  if (shared == nullptr || shared_bytes < cta.grid.shared_bytes) {
-    shared_bytes = cta.grid.shared_bytes;
+  if (shared == nullptr || shared_bytes < cta.grid.shared_extent) {
+    shared_bytes = cta.grid.shared_extent;
     shared = std::make_unique<AccessRecords>(shared_bytes);
+    async_reads = nullptr;
     in_flight = 0;
   } else if (in_flight != 0) {
     shared->clear();  // a copy that the block before never waited for
     in_flight = 0;
   }
-  shared_written.assign(cta.grid.shared_bytes, 0);
+  shared_written.assign(cta.grid.shared_extent, 0);
   local_written.assign(uint64_t{cta.grid.program->local_bytes} * warps.size() * kLanes, 0);
   left.assign(of.stores() + 1, {});
   anyone_left = false;
@@ -131,6 +138,7 @@ void BlockShadow::release_to_blocks(WarpShadow& warp, Mask lanes, Mask alive) {
   if (released == nullptr) released = &launch->will_release(number);
   const std::lock_guard lock(released->mutex);
   release(warp, lanes, alive, released->clock);
+  if (launch->async_proxy()) released->async.join(warp.async);
 }
 
 void BlockShadow::fence(WarpShadow& warp, Mask lanes, Mask alive, bool device) {
@@ -157,6 +165,7 @@ void BlockShadow::barrier_arrive(WarpShadow& warp, Mask lanes, Mask alive, int b
     b.gathering_fences.join(warp.fence_device);
     b.any_fence = true;
   }
+  if (launch->async_proxy()) b.gathering_async.join(warp.async);
   b.arrived += static_cast<uint32_t>(std::popcount(lanes));
   b.all_wait = b.all_wait && waits;
 }
@@ -174,6 +183,7 @@ void BlockShadow::barrier_complete(uint32_t alive_threads, uint32_t all_threads,
   if (b.any_fence) b.gathering_fences = {};
   b.any_fence = false;
   b.gathering = {};
+  if (launch->async_proxy()) b.complete_async = std::exchange(b.gathering_async, {});
   b.arrived = 0;
   b.all_wait = true;
 }
@@ -185,6 +195,7 @@ void BlockShadow::barrier_leave(WarpShadow& warp, Mask lanes, Mask alive, int ba
     warp.fence_device.join(b.complete_fences);
     warp.has_fence_device = true;
   }
+  if (launch->async_proxy()) warp.async.join(b.complete_async);
   // All of the warp's lanes came and left: what they know is the same again.
   if ((alive & ~lanes) == 0 && warp.views.size() > 1) {
     for (size_t i = 1; i < warp.views.size(); ++i) warp.views[0].clock.join(warp.views[i].clock);

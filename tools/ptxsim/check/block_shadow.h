@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "tools/ptxsim/check/async_proxy.h"
 #include "tools/ptxsim/check/checker.h"
 #include "tools/ptxsim/check/clock.h"
 #include "tools/ptxsim/check/launch_shadow.h"
@@ -42,6 +43,12 @@ struct WarpShadow {
   Clock published;                        // what its releases within the block covered so far
 
   UndefinedRegisters undefined;
+
+  // The async proxy.
+  AsyncClock async;
+  AsyncRegisters under_way;
+  std::vector<IntervalId> product_groups;              // by number: its reads are in intervals below
+  std::map<int, std::vector<IntervalId>> copy_groups;  // by lane, the same
 
   // For barrier divergence.
   uint32_t barriers[kLanes] = {};  // barrier 0's phases that each lane has come to
@@ -96,9 +103,11 @@ class BlockShadow {
   bool in_cluster = false;
   std::vector<WarpShadow> warps;
   std::map<uint64_t, Clock> objects;  // mbarriers, by their place in shared memory
+  std::map<uint64_t, AsyncClock> async_objects;
 
   IntervalId first = 0;  // this block's intervals are not below it
   std::unique_ptr<AccessRecords> shared;
+  std::unique_ptr<AsyncReads> async_reads;  // null until there are some
   uint32_t shared_bytes = 0;
   /// The last access to it by another block of the cluster.
   struct Remote {
@@ -127,6 +136,7 @@ class BlockShadow {
     Clock gathering, complete;
     Clock gathering_fences, complete_fences;  // what fences for all blocks cover, of those who came
     bool any_fence = false, any_complete_fence = false;
+    AsyncClock gathering_async, complete_async;
     uint32_t arrived = 0;
     bool all_wait = true;
   };

@@ -98,10 +98,14 @@ LaunchShadow::LaunchShadow(const Program& program, uint64_t the_sequence, Interv
       t.exchange = text->has("exch");
     } else if (opcode == "ld" && program.code[i].memory.space != Space::kParam) {
       t.optimistic = swaps && !program.code[i].memory.synchronising && checked_again(function_of(*text), *text);
+      t.noncoherent = text->has("nc");
+      t.real = text->has("f32") || text->has("f64");
       // In global memory every volatile load may be of a flag.
       const bool shared = program.code[i].memory.space != Space::kGlobal;
       t.polls = shared && text->has("volatile") && polls(function_of(*text), *text);
     }
+    t.async_proxy = (opcode == "cp" && text->has("bulk")) || (opcode == "wgmma" && text->has("mma_async"));
+    async_proxy_ = async_proxy_ || t.async_proxy;
     t.object = opcode == "mbarrier" || opcode == "cp";
     t.invalidates = opcode == "mbarrier" && text->has("inval");
     const bool stores = opcode == "st" || opcode == "atom" || opcode == "red";

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tools/ptxsim/check/async_proxy.h"
 #include "tools/ptxsim/check/clock.h"
 #include "tools/ptxsim/check/shadow.h"
 #include "tools/ptxsim/check/undefined.h"
@@ -74,8 +75,12 @@ class LaunchShadow {
     bool invalidates = false;  // mbarrier.inval, which belongs to the object's own operations
     bool exchange = false;     // an atomic that writes whatever was there
     bool object = false;       // of an mbarrier, whose events say what it orders
+    bool noncoherent = false;  // ld.global.nc: of what nobody writes during the launch
+    bool real = false;         // a load of floating-point numbers, which have no padding
+    bool async_proxy = false;  // bulk copies and products of warpgroups
   };
   const Traits& traits(uint32_t index) const { return traits_[index]; }
+  bool async_proxy() const { return async_proxy_; }  ///< some of its instructions are
   size_t stores() const { return store_places_.size(); }
   uint32_t store_place(size_t number) const { return store_places_[number - 1]; }
 
@@ -102,12 +107,14 @@ class LaunchShadow {
     Clock clock;
     /// Reads need no fence: what has been read, no later write changes.
     Clock reads;
+    AsyncClock async;
   };
   Released* released(uint32_t block) const;  ///< null when it has released nothing
   Released& will_release(uint32_t block);
 
  private:
   std::vector<Traits> traits_;
+  bool async_proxy_ = false;
   std::vector<uint32_t> store_places_;  // instructions, by number - 1
   std::once_flag register_use_once_;
   std::unique_ptr<const RegisterUse> register_use_;

@@ -1,5 +1,6 @@
 #include "tools/ptxsim/check/races.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstring>
@@ -100,12 +101,13 @@ void RaceCheck::examine(Record r, const Range& range, uint64_t i, uint32_t width
     return;
   }
   if (order_.before(r, lane, other_writes)) return;
-  if (other_writes && record::synchronising(manner_) && record::manner(r) != Manner::kPlain) {
+  if (other_writes && record::synchronising(manner_) && record::manner(r) != Manner::kPlain &&
+      record::manner(r) != Manner::kLanded) {
     const bool scoped = manner_ == Manner::kBlockScope || record::manner(r) == Manner::kBlockScope;
     if (!scoped || order_.whose(record::id(r)) != Order::Whose::kOtherBlock) return;
   }
   if (other_writes && what_ == What::kWrite && same_value(lane, place, width, r)) return;
-  race(lane, place, r, other_writes);
+  race(lane, place, r, other_writes, true);
 }
 
 void RaceCheck::check(const Granules& granules, const Range& range, uint32_t width) {
@@ -118,9 +120,32 @@ void RaceCheck::check(const Granules& granules, const Range& range, uint32_t wid
   if (!writes()) return;
   look(granules.read, false);
   look(granules.read_too, false);
+  check_further_readers(granules, range, width, 1);
 }
 
-void RaceCheck::note_readers(const Granules& granules, const Range& range) const {
+/// `per_granule`: how many of the range's units are one granule.
+void RaceCheck::check_further_readers(const Granules& granules, const Range& range, uint32_t width,
+                                      uint32_t per_granule) {
+  if (order_.across_blocks() || !records_->further_readers()) return;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    const uint64_t granule = (range.first + i) / per_granule;
+    const Record oldest = granules.further[granule];
+    if (oldest < filter_.floor) continue;
+    const auto lane = static_cast<int>(record::lane(mine(stamp_, range, i)));
+    const Clock& clock = warp_.clock(lane);
+    const IntervalId id = record::id(oldest);
+    each_lane(granules.further_warps[granule] & ~(Mask{1} << warp_.index), [&](int warp) {
+      const auto w = static_cast<uint32_t>(warp);
+      if (w == record::warp(oldest)) {
+        if (!order_.before(oldest, lane, false)) race(lane, (range.first + i) * width, oldest, false, true);
+      } else if (clock.all[w] <= id && clock.part[w] <= id && clock.floor <= id) {
+        race(lane, (range.first + i) * width, record::of_warp(oldest, w), false, false);
+      }
+    });
+  }
+}
+
+void RaceCheck::note_readers(const Granules& granules, const Range& range) {
   const Filter filter = filter_;
   const Range r = range;
   const Record stamp = stamp_;
@@ -133,15 +158,35 @@ void RaceCheck::note_readers(const Granules& granules, const Range& range) const
     read[i] = take ? own : old;
   }
   if (others == 0) return;
+  if (!order_.across_blocks()) note_further_readers(granules, range);
   Record* const __restrict read_too = granules.read_too + r.first;
   for (uint64_t i = 0; i < r.count; ++i) {
     const Record own = mine(stamp, r, i), first = read[i], second = read_too[i];
-    // Of two readers in one warp, rather one of another warp is kept.
-    const bool second_matters = second >= filter.floor, second_is_other = ((second ^ own) & filter.same_warp) != 0,
-               first_is_own_warp = ((first ^ own) & filter.same_warp) == 0;
-    const bool keep = filter.mine_or_old(first, own) | (first_is_own_warp & second_matters & second_is_other);
+    const bool keep = filter.mine_or_old(first, own) | filter.second_stays(first, second, own);
     read_too[i] = keep ? second : own;
   }
+}
+
+/// Before the second reader is noted: whom that will drive out, or who will not be noted there.
+void RaceCheck::note_further_readers(const Granules& granules, const Range& range) {
+  const Filter filter = filter_;
+  const Range r = range;
+  const Record stamp = stamp_;
+  const Record* const __restrict read = granules.read + r.first;
+  const Record* const __restrict read_too = granules.read_too + r.first;
+  Record* const __restrict further = granules.further + r.first;
+  uint32_t* const __restrict warps = granules.further_warps + r.first;
+  uint64_t any = 0;
+  for (uint64_t i = 0; i < r.count; ++i) {
+    const Record own = mine(stamp, r, i), first = read[i], second = read_too[i], old = further[i];
+    const Record left_out = filter.second_stays(first, second, own) ? own : second;
+    const bool lost = !filter.mine_or_old(first, own) & !filter.mine_or_old(second, own);
+    const bool fresh = old < filter.floor;
+    further[i] = lost & (fresh | (left_out < old)) ? left_out : old;
+    warps[i] = lost ? (fresh ? 0 : warps[i]) | uint32_t{1} << record::warp(left_out) : warps[i];
+    any |= lost ? 1 : 0;
+  }
+  if (any != 0) records_->set_further_readers();
 }
 
 void RaceCheck::note_writers(const Granules& granules, const Range& range) {
@@ -162,6 +207,8 @@ void RaceCheck::note_writers(const Granules& granules, const Range& range) {
   const Range r = range;
   const Record stamp = stamp_;
   for (uint64_t i = 0; i < r.count; ++i) write[i] = mine(stamp, r, i);
+  // Who writes after the one who writes now is told of this write, or comes after the readers before it.
+  if (records_->further_readers()) std::fill_n(granules.further + r.first, r.count, 0);
   if (what_ == What::kIssue) in_flight_ += range.count;
 }
 
@@ -219,6 +266,7 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
     if (writes()) {
       look(word.read, false);
       look(word.read_too, false);
+      check_further_readers(word, range, 1, 4);
     }
     check(own, range, 1);
   }
@@ -232,6 +280,7 @@ void RaceCheck::bytes(AccessRecords& records, const Granules& own, const Range& 
 
 void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
   lanes_ = &lanes;
+  records_ = &records;
   if (writes() && record::synchronising(manner_)) records.set_synchronised();
   synchronised_ = records.synchronised();
   const uint64_t* place = lanes.place;

@@ -67,8 +67,9 @@ class RaceCheck {
   const Record* replaced() const { return replaced_; }
 
  protected:
-  /// The lane's access at this place (of a byte) and another's are not ordered.
-  virtual void race(int lane, uint64_t place, Record other, bool other_writes) = 0;
+  /// The lane's access at this place (of a byte) and another's are not ordered. `which_lane`: of the other's lane no
+  /// more is known than its warp.
+  virtual void race(int lane, uint64_t place, Record other, bool other_writes, bool which_lane) = 0;
   /// The lane accesses what an asynchronous copy has not written yet.
   virtual void under_way(int lane, uint64_t place, Record copy) = 0;
 
@@ -96,6 +97,12 @@ class RaceCheck {
       const bool past = r < floor, own = ((r ^ mine) & same_thread) == 0;
       return past | own;
     }
+    /// Of two readers in one warp, rather one of another warp is kept.
+    bool second_stays(Record first, Record second, Record mine) const {
+      const bool second_matters = second >= floor, second_is_other = ((second ^ mine) & same_warp) != 0,
+                 first_is_own_warp = ((first ^ mine) & same_warp) == 0;
+      return first_is_own_warp & second_matters & second_is_other;
+    }
   };
   static Record mine(Record stamp, const Range& range, uint64_t i) {
     return stamp | Record{(range.lane + (i >> range.lane_shift)) & 31} << record::kLaneShift;
@@ -105,7 +112,9 @@ class RaceCheck {
   void bytes(AccessRecords& records, const Granules& own, const Range& range);
   void check(const Granules& granules, const Range& range, uint32_t width);
   void examine(Record r, const Range& range, uint64_t i, uint32_t width, bool other_writes);
-  void note_readers(const Granules& granules, const Range& range) const;
+  void note_readers(const Granules& granules, const Range& range);
+  void note_further_readers(const Granules& granules, const Range& range);
+  void check_further_readers(const Granules& granules, const Range& range, uint32_t width, uint32_t per_granule);
   void note_writers(const Granules& granules, const Range& range);
   void note_ordered_writers(Record* records, const Range& range);
   void write_early(const Range& range, uint32_t width) const;
@@ -120,6 +129,7 @@ class RaceCheck {
   Record stamp_;  // of lane 0
   Filter filter_;
   const Lanes* lanes_ = nullptr;
+  AccessRecords* records_ = nullptr;
   bool synchronised_ = false;  // the memory has records of synchronising writers
   uint64_t in_flight_ = 0;
   Record replaced_[kLanes] = {};

@@ -15,6 +15,7 @@ enum class Manner : uint8_t {
   kSynchronising = 1,  // volatile, relaxed…, atomic
   kFenced = 2,         // a plain store right behind a fence: as good as a flag
   kAsync = 3,          // an asynchronous copy has yet to write it (interval kInFlight)
+  kLanded = 5,         // an asynchronous copy has written it, and somebody has waited for that
   kBlockScope = 4,     // synchronising, but with threads of the own block only: .cta
 };
 
@@ -34,6 +35,7 @@ inline uint32_t place(Record r) { return static_cast<uint32_t>(r >> kPlaceShift)
 inline uint32_t lane(Record r) { return static_cast<uint32_t>(r >> kLaneShift) & 31; }
 inline uint32_t warp(Record r) { return static_cast<uint32_t>(r >> kWarpShift) & 31; }
 inline Manner manner(Record r) { return static_cast<Manner>(r & kMannerBits); }
+inline Record of_warp(Record r, uint32_t warp) { return (r & ~kWarpBits) | Record{warp} << kWarpShift; }
 inline bool synchronising(Manner m) { return m == Manner::kSynchronising || m == Manner::kBlockScope; }
 
 }  // namespace record

@@ -58,17 +58,25 @@ class LazyZeros {
 
 /// Of each granule the last plain writer, the last synchronising one (which must not hide the plain one from others),
 /// and two readers: one that stays as long as it matters, and the last other one. So that a write after reads by many
-/// threads still finds one that is not the writer's.
+/// threads still finds one that is not the writer's. Of further readers in the own block the warps, and one of the
+/// records, the oldest: a writer who knows nothing of a warp since then cannot know of its read.
 struct Granules {
   Record* write = nullptr;
   Record* sync = nullptr;
   Record* read = nullptr;
   Record* read_too = nullptr;
+  Record* further = nullptr;
+  uint32_t* further_warps = nullptr;
 
-  static size_t bytes(size_t granules) { return 4 * granules * sizeof(Record); }
+  static size_t bytes(size_t granules) { return granules * (5 * sizeof(Record) + sizeof(uint32_t)); }
   static Granules in(const LazyZeros& memory, size_t granules) {
     auto* first = memory.as<Record>();
-    return {first, first + granules, first + 2 * granules, first + 3 * granules};
+    return {first,
+            first + granules,
+            first + 2 * granules,
+            first + 3 * granules,
+            first + 4 * granules,
+            reinterpret_cast<uint32_t*>(first + 5 * granules)};
   }
 };
 
@@ -99,6 +107,9 @@ class AccessRecords {
   void set_synchronised() {
     if (!synchronised()) synchronised_.store(true, std::memory_order_relaxed);
   }
+  /// Whether a granule of the own block has had further readers.
+  bool further_readers() const { return further_readers_; }
+  void set_further_readers() { further_readers_ = true; }
   void clear() {
     memory_.clear();
     byte_memory_.clear();
@@ -110,6 +121,7 @@ class AccessRecords {
   Granules word_, byte_;
   std::atomic<const Granules*> byte_in_use_{nullptr};
   std::atomic<bool> synchronised_{false};
+  bool further_readers_ = false;  // of shared memory, which is in the hands of one worker
 };
 
 /// A byte each: 1 once it has been written. (Bytes and not bits, because workers that write neighbours need no lock.)

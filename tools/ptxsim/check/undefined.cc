@@ -80,6 +80,7 @@ RegisterUse::RegisterUse(const Program& program) : uses_(program.code.size()) {
       }
     };
     for (size_t o = 0; o < text->operands.size(); ++o) visit(text->operands[o], o == 0 && !only_reads(*text));
+    if (text->opcode == "wgmma" && !text->operands.empty()) visit(text->operands[0], true);
   }
 }
 
@@ -108,6 +109,7 @@ void Watcher::step(Warp& warp, const Instruction& in, Mask active, Mask mask) {
   const RegisterUse& all = launch_->register_use(warp.program());
   const RegisterUse::Use& use = all.of(in.index);
   const uint32_t frame = warp.running().frame;
+  if (!shadow(warp).under_way.entries.empty()) step_under_way(warp, in, use);
   const auto find = [&](size_t source) -> UndefinedRegisters::Entry {
     if (source >= use.sources.size()) return {};
     const auto* e = registers.find(frame, use.sources[source]);
@@ -186,7 +188,7 @@ void Watcher::step(Warp& warp, const Instruction& in, Mask active, Mask mask) {
     registers.add(frame, destination, result);
   }
   if (use.kind != Kind::kStore) forget_used(registers, all, use, frame, mask);
-  if (registers.empty()) {
+  if (registers.empty() && shadow(warp).under_way.entries.empty()) {
     warp.watched = false;
     warp.switch_pc = 0;
   }

@@ -1,5 +1,6 @@
 #include "tools/ptxsim/check/watcher.h"
 
+#include <algorithm>
 #include <bit>
 #include <functional>
 #include <utility>
@@ -72,6 +73,7 @@ void Watcher::release(Warp& warp, Mask lanes, Space space, uint64_t object) {
   const Object at = object_of(warp, object);
   if (at.owner == &b) {
     b.release(w, lanes, warp.alive(), b.objects[at.offset]);
+    if (launch_->async_proxy()) b.async_objects[at.offset].join(w.async);
   } else if (at.owner != nullptr) {
     // Clocks speak of the warps of one block: others know that there is something to see.
     b.release_to_blocks(w, lanes, warp.alive());
@@ -90,6 +92,7 @@ void Watcher::acquire(Warp& warp, Mask lanes, Space space, uint64_t object) {
   if (at == from.owner->objects.end()) return;
   if (from.owner == &b) {
     b.acquire(shadow(warp), lanes, warp.alive(), at->second);
+    if (launch_->async_proxy()) shadow(warp).async.join(b.async_objects[from.offset]);
   } else {
     Clock seen;
     seen.acquired = state_.intervals.now();
@@ -119,10 +122,12 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
   if (reads && !(together && written::all(flags + place[0], uint64_t{a.bytes} * kLanes))) {
     // Padding is copied with its neighbours: only an element of which nothing was written is a finding.
     const uint32_t element = in.memory.total() == a.bytes ? in.memory.bytes : a.bytes;
+    const bool real = launch_->traits(in.index).real;
     for (uint32_t at = 0; at < a.bytes; at += element) {
       Mask undefined = 0;
       each_lane(a.mask, [&](int l) {
-        if (!written::any(flags + place[l] + at, element)) undefined |= Mask{1} << l;
+        const uint8_t* own = flags + place[l] + at;
+        if (real ? !written::all(own, element) : !written::any(own, element)) undefined |= Mask{1} << l;
       });
       if (undefined == 0 || load_undefined(warp, in, a, element, at / element, undefined, same)) continue;
       const int l = std::countr_zero(undefined);
@@ -148,20 +153,11 @@ void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a,
 }
 
 std::string Watcher::shared_place(uint64_t offset) const {
-  const std::string* name = nullptr;
-  uint64_t start = 0;
-  if (offset < grid_.program->shared_static_bytes) {
-    for (const auto& [variable, at] : grid_.program->shared_offsets) {
-      if (at <= offset && (name == nullptr || at > start)) {
-        name = &variable;
-        start = at;
-      }
-    }
-  } else {
-    start = grid_.program->shared_static_bytes;
-  }
-  const std::string what = name != nullptr ? fmt::format("variable '{}'", *name) : std::string("dynamic shared memory");
-  return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - start, what);
+  const auto& regions = grid_.shared_regions;
+  const auto behind =
+      std::find_if(regions.begin() + 1, regions.end(), [&](const Grid::SharedRegion& r) { return r.offset > offset; });
+  return fmt::format("shared memory at {:#x} (byte {} of {})", offset, offset - behind[-1].offset,
+                     Grid::describe(behind[-1]));
 }
 
 void Watcher::local(Warp& warp, const Instruction& in, const Access& a) {
@@ -182,6 +178,7 @@ void Watcher::shared(Warp& warp, const Instruction& in, const Access& a, const C
       if ((v.lanes & a.mask) != 0) floor = std::min(floor, v.clock.floor);
     }
   }
+  if (launch_->async_proxy()) async_proxy(warp, in, a, owner);
   races(warp, in, a, {*target.shared, a.address, owner.shared, floor, target.in_cluster, nullptr, &owner});
   // Bytes under way are a matter of their own.
   if (a.kind == Access::Kind::kAsyncLand) return;
@@ -260,6 +257,7 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
   alignas(64) uint64_t place[kLanes];
   const uint64_t start = shadow.place(0);
   for (int l = 0; l < kLanes; ++l) place[l] = a.address[l] + start;
+  if (launch_->traits(in.index).noncoherent) noncoherent(warp, in, a, shadow, place, allocation);
   races(warp, in, a,
         {shadow.records, place, allocation.host - shadow.place(allocation.base), launch_->first, true, &allocation,
          nullptr});
@@ -272,6 +270,36 @@ void Watcher::global(Warp& warp, const Instruction& in, const Access& a, Allocat
   } else if (warp.watched && a.kind == Access::Kind::kStore) {
     store_undefined(warp, in, a, nullptr, place);
   }
+}
+
+/// A load by way of a cache that sees no writes: there must be none, in whatever order.
+void Watcher::noncoherent(Warp& warp, const Instruction& in, const Access& a, const GlobalShadow& shadow,
+                          const uint64_t* place, const Allocation& allocation) {
+  Order order(block(*warp.cta), Watcher::shadow(warp), state_.intervals, true);
+  const Record first = Record{launch_->first} << record::kIdShift;
+  const Granules* bytes = shadow.records.bytes();
+  each_lane(a.mask, [&](int l) {
+    const auto look = [&](Record r) {
+      if (r < first || order.whose(record::id(r)) == Order::Whose::kFormerLaunch) return false;
+      reporter_.add(
+          {10, uint64_t{in.index} << 32 | record::place(r), allocation.sequence},
+          [&] { return fmt::format("nc|{}|{}", reporter_.site(in.index), allocation.sequence); },
+          [&] {
+            return fmt::format(
+                "{}: read through the read-only cache of {} bytes of global memory at {:#x}, in {}, which "
+                "the same kernel writes at {}",
+                reporter_.who(*warp.cta, warp.index, static_cast<uint32_t>(l), in.index), a.bytes, a.address[l],
+                allocation.describe(), reporter_.where(record::place(r)));
+          });
+      return true;
+    };
+    for (uint64_t at = place[l]; at < place[l] + a.bytes; ++at) {
+      if (at % 4 == 0 || at == place[l]) {
+        if (look(shadow.records.words().write[at / 4]) || look(shadow.records.words().sync[at / 4])) return;
+      }
+      if (bytes != nullptr && (look(bytes->write[at]) || look(bytes->sync[at]))) return;
+    }
+  });
 }
 
 // --- races
@@ -310,7 +338,10 @@ void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, 
     }
   });
   if (!any) return;
-  each_lane(from_warps, [&](int v) { seen.join(b.warps[static_cast<size_t>(v)].published); });
+  each_lane(from_warps, [&](int v) {
+    seen.join(b.warps[static_cast<size_t>(v)].published);
+    if (launch_->async_proxy()) w.async.join(b.warps[static_cast<size_t>(v)].async);
+  });
   b.acquire(w, lanes, warp.alive(), seen);
   // Whoever sees what an atomic has left sees what it followed.
   if (hands_on) w.published.join(seen);
@@ -334,13 +365,13 @@ class Races : public RaceCheck {
       : RaceCheck(order, block, warp, floor, place, manner, what), on_race_(on_race), on_flight_(on_flight) {}
 
  protected:
-  void race(int lane, uint64_t place, Record other, bool other_writes) override {
-    on_race_(lane, place, other, other_writes);
+  void race(int lane, uint64_t place, Record other, bool other_writes, bool which_lane) override {
+    on_race_(lane, place, other, other_writes, which_lane);
   }
   void under_way(int lane, uint64_t place, Record copy) override { on_flight_(lane, place, copy); }
 
  private:
-  std::function<void(int, uint64_t, Record, bool)> on_race_;
+  std::function<void(int, uint64_t, Record, bool, bool)> on_race_;
   std::function<void(int, uint64_t, Record)> on_flight_;
 };
 
@@ -383,6 +414,8 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
     manner = in_block && !optimistic ? Manner::kBlockScope : Manner::kSynchronising;
   } else if (a.kind == Kind::kAsyncIssue) {
     manner = Manner::kAsync;
+  } else if (a.kind == Kind::kAsyncLand && shared) {
+    manner = Manner::kLanded;
   } else if (flag) {
     manner = Manner::kFenced;
   }
@@ -398,7 +431,7 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
     return fmt::format("global memory at {:#x}, in {}", address + place, memory.allocation->describe());
   };
   const uint64_t same = shared ? 0 : memory.allocation->sequence;
-  const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes) {
+  const auto on_race = [&](int lane, uint64_t place, Record other, bool other_writes, bool which_lane) {
     const uint32_t there = record::place(other);
     // The lanes of a warp that exchange volatile values step by step, as was the custom once.
     if (shared && !memory.across_blocks && record::warp(other) == w.index && traits.is_volatile &&
@@ -417,7 +450,8 @@ void Watcher::races(Warp& warp, const Instruction& in, const Access& a, const Tr
           const char* other_verb = !other_writes                                  ? "read"
                                    : record::synchronising(record::manner(other)) ? "atomic or volatile write"
                                                                                   : "write";
-          std::string by = "thread " + reporter_.thread(record::warp(other), record::lane(other));
+          std::string by = which_lane ? "thread " + reporter_.thread(record::warp(other), record::lane(other))
+                                      : fmt::format("a thread of warp {}", record::warp(other));
           std::string remedy = "no barrier between them";
           if (order.whose(record::id(other)) == Order::Whose::kOtherBlock) {
             by = "block " + reporter_.block(state_.intervals.owner(record::id(other)).block) + ", " + by;

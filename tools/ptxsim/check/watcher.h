@@ -90,6 +90,10 @@ class Watcher : public Observer {
   void lanes_exit(Warp& warp, Mask lanes) override;
   void release(Warp& warp, Mask lanes, Space space, uint64_t object) override;
   void acquire(Warp& warp, Mask lanes, Space space, uint64_t object) override;
+  void proxy_fence(Warp& warp, Mask lanes) override;
+  void async_commit(Warp& warp, Mask lanes, AsyncReader reader) override;
+  void async_wait(Warp& warp, Mask lanes, AsyncReader reader, uint64_t pending) override;
+  void product_issued(Warp& warp, const Instruction& in) override;
 
  private:
   static BlockShadow& block(const Cta& cta) { return *static_cast<BlockShadow*>(cta.shadow.get()); }
@@ -115,6 +119,8 @@ class Watcher : public Observer {
   void outlived(const Cta& owner, const BlockShadow::Remote& by);
   void global(Warp& warp, const Instruction& in, const Access& access);
   void global(Warp& warp, const Instruction& in, const Access& access, Allocation& allocation);
+  void noncoherent(Warp& warp, const Instruction& in, const Access& access, const GlobalShadow& shadow,
+                   const uint64_t* place, const Allocation& allocation);
   void local(Warp& warp, const Instruction& in, const Access& access);
 
   /// Reads of bytes that nobody wrote; then what the access writes. `flags`: of place 0 of each lane's `place`.
@@ -152,6 +158,14 @@ class Watcher : public Observer {
     if (c.allocation != &allocation) c = {&allocation, &state_.shadow_of(allocation)};
     return *c.shadow;
   }
+
+  // --- the async proxy (async_proxy.cc) -------------------------------------------------------------------------
+  /// An access to shared memory, before its records are written: what it owes to the async proxy, or as part of it.
+  void async_proxy(Warp& warp, const Instruction& in, const Access& access, const Cta& owner);
+  void unfenced(Warp& warp, const Instruction& in, const Access& access, const Cta& owner, Order& order);
+  void still_read(Warp& warp, const Instruction& in, const Access& access, const Cta& owner, Order& order);
+  /// An instruction while products are under way.
+  void step_under_way(Warp& warp, const Instruction& in, const RegisterUse::Use& use);
 
   // --- divergence -----------------------------------------------------------------------------------------------
   void note_store(Warp& warp, const Instruction& in, Mask lanes);

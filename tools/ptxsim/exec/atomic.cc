@@ -23,7 +23,7 @@ namespace {
 constexpr int kBase32 = 0;   // the base has 32 bits
 constexpr int kReturns = 1;  // atom: there are destinations
 constexpr int kOrder = 2;    // bits below
-constexpr uint8_t kRelease = 1, kAcquire = 2;
+constexpr uint8_t kRelease = 1, kAcquire = 2, kProxy = 4;
 
 // --- operations
 // ------------------------------------------------------------------------------------------------------- An operation
@@ -451,6 +451,7 @@ void lower_red(Lowering& l) {
 void fence(Warp& w, const Instruction& in, Mask m) {
   if ((in.flags[kOrder] & kRelease) != 0) tell_release(w, m);
   if ((in.flags[kOrder] & kAcquire) != 0) tell_acquire(w, m);
+  if ((in.flags[kOrder] & kProxy) != 0) w.each_observer([&](Observer& o) { o.proxy_fence(w, m); });
 }
 
 std::string joined_modifiers(const Lowering& l) {
@@ -484,6 +485,8 @@ void lower_fence(Lowering& l) {
   if (operands == 2 && l.literal(1) != 128) l.unknown();
   Instruction& in = l.emit(fence, {});
   in.flags[kOrder] = l.has("acquire") ? kAcquire : l.has("release") ? kRelease : kRelease | kAcquire;
+  const bool to_async = l.has("async") || (l.has("async::generic") && l.has("release"));
+  if (l.has("proxy") && to_async && !l.has("global")) in.flags[kOrder] |= kProxy;
 }
 
 }  // namespace

@@ -20,7 +20,7 @@
 ///
 /// To shared memory: data are read when the copy is issued; they land, and their mbarrier learns of it, when somebody
 /// next looks at that mbarrier (Cta::bulk_copies). From shared to global memory: done at once, which is one of the
-/// times at which it may be done; so groups of such copies never have to be waited for.
+/// times at which it may be done; groups of such copies and the waits for them are for those who watch.
 namespace ptxsim {
 
 namespace {
@@ -65,6 +65,7 @@ bool land(Warp& w, int lane, const Cta::BulkCopy& copy) {
   b.bytes -= static_cast<int32_t>(copy.bytes);
   b.complete_if_done();
   b.store(object);
+  w.changed_memory = true;
   return true;
 }
 
@@ -257,7 +258,7 @@ bool send(Warp& w, const Instruction& in, int lane, const Cta::BulkCopy& copy, u
         return false;
       }
     }
-    if (copy.mbarrier % 8 != 0 || copy.mbarrier + uint64_t{8} > w.cta->grid.shared_bytes) {
+    if (copy.mbarrier % 8 != 0 || copy.mbarrier + uint64_t{8} > w.cta->grid.shared_extent) {
       w.fault(Status::kIllegalAddress, in, lane, fmt::format("no mbarrier can be at {:#x}", copy.mbarrier));
       return false;
     }
@@ -786,18 +787,31 @@ void lower_store_async(Lowering& l) {
   in.memory.elements = static_cast<uint8_t>(values.size());
 }
 
+namespace {
+
+void commit_group(Warp& w, const Instruction&, Mask m) {
+  w.each_observer([&](Observer& o) { o.async_commit(w, m, AsyncReader::kBulkCopy); });
+}
+
+/// immediate: how many of the latest groups may be under way.
+void wait_group(Warp& w, const Instruction& in, Mask m) {
+  w.each_observer([&](Observer& o) { o.async_wait(w, m, AsyncReader::kBulkCopy, in.immediate); });
+}
+
+}  // namespace
+
 void lower_bulk_copy(Lowering& l) {
   const auto& modifiers = l.text().modifiers;
   if (modifiers.front() != "async" && !(modifiers.front() == "reduce" && l.has("async"))) l.unknown();
   if (l.has("commit_group")) {
     allow_modifiers(l, {"async", "bulk", "commit_group"});
     expect_shape(l, 0, 0);
-    l.emit(nothing, {});
+    l.emit(commit_group, {});
   } else if (l.has("wait_group")) {
     allow_modifiers(l, {"async", "bulk", "wait_group", "read"});
     expect_shape(l, 0, 1);
-    static_cast<void>(l.literal(0));
-    l.emit(nothing, {});
+    const uint64_t pending = l.literal(0);
+    l.emit(wait_group, {}).immediate = pending;
   } else if (l.has("prefetch")) {
     lower_prefetch(l);
   } else if (l.has("tensor")) {

@@ -53,11 +53,23 @@ bool Cluster::step(Worker& worker) {
     if (block->grid.stopped.load(std::memory_order_relaxed)) return false;
   }
   if (alive && (progressed_ ? executed_much() : spinning)) look_for_cycle();
-  if (!alive || progressed_ || spinning || stuck == nullptr) {
+  if (alive && !progressed_ && !spinning && stuck != nullptr) {
+    if (awaits) look_for_cycle();
+    bool elsewhere = false;
+    for (const auto& block : blocks) {
+      for (Warp& warp : block->warps) elsewhere = std::exchange(warp.looked_at_global, false) || elsewhere;
+    }
+    // What only the cluster itself can change, nobody will.
+    own_cycles_ = elsewhere || nothing_new_ == 0 ? 0 : own_cycles_ + 1;
+    idle_rounds_ = elsewhere ? 0 : idle_rounds_ + 1;
+    if (!awaits || own_cycles_ >= kCycles || idle_rounds_ > kPatience) {
+      stuck->fail_stuck();
+      return false;
+    }
+  } else {
     idle_rounds_ = 0;
-  } else if (!awaits || ++idle_rounds_ > kPatience) {
-    stuck->fail_stuck();
-    return false;
+    // The adversarial schedule stops warps before they have said that they only wait.
+    if (!blocks.front()->grid.machine->options().adversarial) own_cycles_ = 0;
   }
   return alive;
 }

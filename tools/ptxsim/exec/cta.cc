@@ -16,6 +16,10 @@ void Grid::fail(Status status, std::string message) {
   stopped = true;
 }
 
+std::string Grid::describe(const SharedRegion& region) {
+  return region.variable.empty() ? std::string("dynamic shared memory") : fmt::format("variable '{}'", region.variable);
+}
+
 namespace {
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -53,7 +57,7 @@ Cta::Cta(Grid& the_grid, uint64_t linear) : grid(the_grid), linear_index(linear)
   const size_t specials = static_cast<size_t>(Special::kCount) * 4 * kLanes;
   const size_t per_warp = round_up(program.frame_bytes) + specials;
   const size_t local = round_up(size_t{program.local_bytes} * grid.warps_per_block * kLanes);
-  const size_t shared_size = (size_t{grid.shared_bytes} + 1023) / 1024 * 1024;
+  const size_t shared_size = (size_t{grid.shared_extent} + 1023) / 1024 * 1024;
   memory_bytes_ = (shared_size + local + per_warp * grid.warps_per_block + 1023) / 1024 * 1024;
   shared = take_memory(memory_bytes_);
   locals = shared + shared_size;

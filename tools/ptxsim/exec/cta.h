@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -28,7 +29,16 @@ struct Grid {
   uint64_t sequence = 0;                 // of the launch, from 1
   uint64_t blocks = 0;
   uint32_t threads_per_block = 0, warps_per_block = 0;
-  uint32_t shared_bytes = 0;  // static + dynamic
+  uint32_t shared_bytes = 0;   // static + dynamic, as the device counts them
+  uint32_t shared_extent = 0;  // the same with red zones: what addresses stay below
+  /// With red zones, where shared memory may be accessed: the static variables, then dynamic memory.
+  struct SharedRegion {
+    std::string_view variable;  // empty: dynamic memory
+    uint32_t offset, end;
+  };
+  std::vector<SharedRegion> shared_regions;
+  /// "variable 'tile'", "dynamic shared memory".
+  static std::string describe(const SharedRegion& region);
   uint32_t blocks_per_cluster = 1;
   std::atomic<bool> stopped{false};  // by a fault
   std::mutex mutex;
@@ -58,7 +68,7 @@ class Cta {
   Worker* worker = nullptr;  // in whose hands it is
   uint64_t linear_index;
   Dim3 index;                   // blockIdx
-  std::byte* shared = nullptr;  // grid.shared_bytes of it
+  std::byte* shared = nullptr;  // grid.shared_extent of it
   std::byte* locals = nullptr;  // program.local_bytes per thread, thread after thread
   std::vector<Warp> warps;
   Cluster* cluster = nullptr;  // null for launches without clusters
@@ -142,10 +152,12 @@ class Cluster {
 
  private:
   void complete_if_full(Warp& last);
-  // Rounds in which all only looked at mbarriers: whoever counts its attempts goes on before this.
+  // Rounds in which all only looked at mbarriers, and not at memory that others change. Whoever counts its attempts,
+  // and so is never in the same state again, goes on before this.
   static constexpr uint32_t kPatience = 1 << 16;
   uint32_t idle_rounds_ = 0;
-  uint32_t arrived_ = 0;  // threads, all alive, in the barrier's phase
+  uint32_t own_cycles_ = 0;  // of them, those in states that had all been there before
+  uint32_t arrived_ = 0;     // threads, all alive, in the barrier's phase
   bool progressed_ = true;
 
   static constexpr uint32_t kCycles = 64;

@@ -23,22 +23,12 @@ SharedPlace shared_place(const Warp& w, uint64_t address) {
           static_cast<uint32_t>(address & ((uint64_t{1} << kClusterRankShift) - 1))};
 }
 
-namespace {
-
-template <class F>
-void each_observer(const Warp& w, F f) {
-  if (w.observer != nullptr) f(*w.observer);
-  if (w.observer2 != nullptr) f(*w.observer2);
-}
-
-}  // namespace
-
 void tell_release(Warp& w, int lane, uint64_t address) {
-  each_observer(w, [&](Observer& o) { o.release(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
+  w.each_observer([&](Observer& o) { o.release(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 void tell_acquire(Warp& w, int lane, uint64_t address) {
-  each_observer(w, [&](Observer& o) { o.acquire(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
+  w.each_observer([&](Observer& o) { o.acquire(w, Mask{1} << lane, Space::kShared, address & ~kWindowMask); });
 }
 
 namespace {
@@ -121,6 +111,7 @@ void change(Warp& w, const Instruction& in, Mask m) {
       return;
     }
     b.store(at.pointer[l]);
+    if (b.pack() != before) w.changed_memory = true;
     if (in.flags[kReturnsState] != 0) w.lanes<uint64_t>(in.slots[0])[l] = before;
   }
 }
@@ -173,6 +164,7 @@ void arrive_after_copies(Warp& w, const Instruction& in, Mask m) {
       return;
     }
     b.store(at.pointer[l]);
+    w.changed_memory = true;
   }
 }
 

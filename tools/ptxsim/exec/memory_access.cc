@@ -1,5 +1,7 @@
 #include "tools/ptxsim/exec/memory_access.h"
 
+#include <algorithm>
+
 #include "tools/ptxsim/exec/cta.h"
 
 namespace ptxsim {
@@ -48,15 +50,59 @@ int outside(Mask mask, const uint64_t* address, uint32_t bytes, uint64_t limit) 
   return bad == 0 ? -1 : std::countr_zero(bad);
 }
 
+/// The first lane whose bytes do not all lie in one region, or -1.
+int in_red_zone(const std::vector<Grid::SharedRegion>& regions, Mask mask, const uint64_t* address, uint32_t bytes) {
+  while (mask != 0) {
+    const int lane = std::countr_zero(mask);
+    const auto behind = std::find_if(regions.begin(), regions.end(),
+                                     [&](const Grid::SharedRegion& r) { return r.offset > address[lane]; });
+    if (behind == regions.begin()) return lane;
+    const uint64_t offset = behind[-1].offset, end = behind[-1].end;
+    Mask inside = 0;
+    for (int l = 0; l < kLanes; ++l) inside |= Mask{address[l] >= offset && address[l] + bytes <= end} << l;
+    if ((inside >> lane & 1) == 0) return lane;
+    mask &= ~inside;
+  }
+  return -1;
+}
+
+/// The variable that an address in no variable means: the nearest.
+std::string outside_variables(const std::vector<Grid::SharedRegion>& regions, uint64_t address, uint32_t bytes) {
+  const Grid::SharedRegion* before = nullptr;
+  const Grid::SharedRegion* next = nullptr;
+  for (const Grid::SharedRegion& r : regions) {
+    if (r.offset <= address) {
+      before = &r;
+    } else if (next == nullptr && r.end != r.offset) {
+      next = &r;
+    }
+  }
+  if (before != nullptr && address < before->end) {
+    return fmt::format("it reaches {} bytes beyond the end of {}", address + bytes - before->end,
+                       Grid::describe(*before));
+  }
+  if (before == nullptr || (next != nullptr && next->offset - address < address - before->end)) {
+    return fmt::format("{} bytes before {}", next->offset - address, Grid::describe(*next));
+  }
+  return fmt::format("{} bytes behind {}", address - before->end, Grid::describe(*before));
+}
+
 bool locate_shared(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t bytes,
                    Access::Kind kind, Located& located) {
-  const uint64_t limit = w.cta->grid.shared_bytes;
-  const int bad = outside(mask, address, bytes, limit);
-  if (bad >= 0) {
+  const Grid& grid = w.cta->grid;
+  if (const int bad = outside(mask, address, bytes, grid.shared_extent); bad >= 0) {
     w.fault(Status::kIllegalAddress, in, bad,
             fmt::format("out-of-bounds {} of {} bytes of shared memory at {:#x}: the block has {} bytes", verb(kind),
-                        bytes, address[bad], limit));
+                        bytes, address[bad], grid.shared_bytes));
     return false;
+  }
+  if (!grid.shared_regions.empty()) {
+    if (const int bad = in_red_zone(grid.shared_regions, mask, address, bytes); bad >= 0) {
+      w.fault(Status::kIllegalAddress, in, bad,
+              fmt::format("out-of-bounds {} of {} bytes of shared memory at {:#x}: {}", verb(kind), bytes, address[bad],
+                          outside_variables(grid.shared_regions, address[bad], bytes)));
+      return false;
+    }
   }
   for (int l = 0; l < kLanes; ++l) located.pointer[l] = w.cta->shared + address[l];
   return true;
@@ -134,6 +180,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
   if (a != nullptr && a->live.load(std::memory_order_acquire) && lowest >= a->base && highest - a->base < a->bytes &&
       a->bytes - (highest - a->base) >= bytes && !(writes && a->read_only)) {
     common = a;
+    w.looked_at_global = true;
     if (a->kind == MemoryKind::kHost || a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kRegistered) {
       w.looked_at_host = true;
     }
@@ -143,6 +190,7 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
     return true;
   }
   common = nullptr;
+  w.looked_at_global = true;
   bool fine = true;
   each_lane(mask, [&](int l) {
     if (!fine) return;
@@ -168,9 +216,9 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
 bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t bytes,
                     uint32_t alignment, Access::Kind kind, bool synchronising, const std::byte* value,
                     Located& located) {
-  const uint64_t limit = w.cta->grid.shared_bytes;
+  const uint64_t limit = w.cta->grid.shared_extent;
   Mask own = 0;
-  alignas(64) uint64_t offset[kLanes];
+  alignas(64) uint64_t offset[kLanes] = {};
   bool fine = true;
   each_lane(mask, [&](int l) {
     if (!fine) return;
@@ -194,7 +242,16 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
     }
   });
   if (!fine) return false;
-  if (const Mask remote = mask & ~own; remote != 0 && w.observer != nullptr) {
+  const Mask remote = mask & ~own;
+  if (const auto& regions = w.cta->grid.shared_regions; remote != 0 && !regions.empty()) {
+    if (const int bad = in_red_zone(regions, remote, offset, bytes); bad >= 0) {
+      w.fault(Status::kIllegalAddress, in, bad,
+              fmt::format("out-of-bounds {} of {} bytes of distributed shared memory at {:#x}: {}", verb(kind), bytes,
+                          address[bad], outside_variables(regions, offset[bad], bytes)));
+      return false;
+    }
+  }
+  if (remote != 0 && w.observer != nullptr) {
     tell(w, in, {kind, Space::kSharedCluster, synchronising, remote, bytes, address, nullptr, value});
   }
   if (own == 0) return true;

@@ -31,6 +31,9 @@ struct Access {
   const std::byte* value;  // kStore: what each lane writes, `bytes` each, lane after lane; else null
 };
 
+/// What reads shared memory on its own, in groups that are waited for.
+enum class AsyncReader : uint8_t { kBulkCopy, kProduct };
+
 /// Watches what one worker executes. A worker calls only its own observer; the observers of a launch are joined after
 /// it. Sees every event before it takes effect.
 class Observer {
@@ -54,6 +57,13 @@ class Observer {
   /// address in shared::cluster), a warpgroup's products (kShared, beyond all offsets), or all of global memory.
   virtual void release(Warp&, Mask, Space, uint64_t /*object*/) {}
   virtual void acquire(Warp&, Mask, Space, uint64_t /*object*/) {}
+  /// fence.proxy.async for shared memory.
+  virtual void proxy_fence(Warp&, Mask) {}
+  /// The lanes make a group of what they have issued; all their groups but the `pending` latest have ended.
+  virtual void async_commit(Warp&, Mask, AsyncReader) {}
+  virtual void async_wait(Warp&, Mask, AsyncReader, uint64_t /*pending*/) {}
+  /// wgmma.mma_async, whose registers belong to it until it is waited for.
+  virtual void product_issued(Warp&, const Instruction&) {}
   /// Before each instruction of a warp whose `watched` is set: the running lanes, and those whose guard holds.
   virtual void step(Warp&, const Instruction&, Mask /*active*/, Mask /*mask*/) {}
 };

@@ -68,7 +68,10 @@ bool Warp::pick() {
     if (g.state == Group::State::kConverge) {
       Mask here = 0;
       for (const Group& other : groups_) {
-        if (other.state == g.state && together(g, other)) here |= other.mask;
+        if (other.state != g.state) continue;
+        const bool same =
+            g.anywhere && other.anywhere && program().code[g.pc].execute == program().code[other.pc].execute;
+        if (same || together(g, other)) here |= other.mask;
       }
       if ((g.wanted & alive_ & ~here) == 0) g.state = Group::State::kReady;
     } else if (g.state == Group::State::kWarpBarrier) {
@@ -205,7 +208,27 @@ bool Warp::converge_all(const Instruction& instruction, Mask& mask) {
   return converge(instruction, mask, wanted);
 }
 
-bool Warp::converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted) {
+bool Warp::waits_elsewhere(const Instruction& instruction) const {
+  return std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) {
+    return g.state == Group::State::kConverge && g.anywhere && g.pc != instruction.index &&
+           program().code[g.pc].execute == instruction.execute;
+  });
+}
+
+void Warp::hold(const Instruction& instruction, Mask lanes, Mask wanted, bool anywhere) {
+  Group waiting = groups_[current_];
+  waiting.pc = instruction.index;
+  waiting.mask = lanes;
+  waiting.state = Group::State::kConverge;
+  waiting.wanted = wanted;
+  waiting.anywhere = anywhere;
+  waiting.barrier = -1;
+  groups_.push_back(waiting);
+  active &= ~lanes;
+  switch_pc = 0;
+}
+
+bool Warp::converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted, bool anywhere) {
   if (mask == alive_) return true;
   Group self = groups_[current_];
   self.pc = instruction.index;
@@ -230,15 +253,7 @@ bool Warp::converge(const Instruction& instruction, Mask& mask, const uint32_t* 
     Group& g = groups_[i];
     if (i != current_ && g.state == Group::State::kConverge && together(g, self)) g.mask &= ~ready;
   }
-  const Mask wait = mask & ~ready;
-  if (wait != 0) {
-    Group waiting = self;
-    waiting.mask = wait;
-    waiting.state = Group::State::kConverge;
-    waiting.wanted = missing;
-    waiting.barrier = -1;
-    groups_.push_back(waiting);
-  }
+  if (const Mask wait = mask & ~ready; wait != 0) hold(instruction, wait, missing, anywhere);
   if (counting) {  // who waits has not executed it yet
     worker->executed[instruction.index] -= ready == 0 ? 1 : 0;
     worker->threads[instruction.index] += static_cast<uint64_t>(std::popcount(ready));

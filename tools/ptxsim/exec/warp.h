@@ -102,9 +102,10 @@ struct Group {
   bool forced = false;            // to go on though lanes are missing that an aligned barrier wants
   uint32_t turn = 0;              // groups that spin go behind those that may end their wait
   State state = State::kReady;
-  int barrier = -1;      // kBarrier: which; kConverge: of an aligned barrier
-  uint32_t wait_pc = 0;  // kBarrier, kWarpBarrier: the instruction, for messages
-  Mask wanted = 0;       // kWarpBarrier, kConverge: the lanes waited for
+  bool anywhere = false;  // kConverge: lanes at other places that execute the same operation count as well
+  int barrier = -1;       // kBarrier: which; kConverge: of an aligned barrier
+  uint32_t wait_pc = 0;   // kBarrier, kWarpBarrier: the instruction, for messages
+  Mask wanted = 0;        // kWarpBarrier, kConverge: the lanes waited for
   std::shared_ptr<const CallRecord> caller;
 };
 
@@ -154,9 +155,19 @@ class Warp {
   /// For instructions that need certain lanes together: true when they are all here, with `mask` grown or shrunk to the
   /// lanes to execute for now; otherwise these lanes wait and the handler returns at once. `wanted`: per lane the lanes
   /// that it names, itself among them. Lanes that have exited are not waited for.
-  bool converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted);
+  bool converge(const Instruction& instruction, Mask& mask, const uint32_t* wanted, bool anywhere = false);
   bool converge_all(const Instruction& instruction, Mask& mask);  // all lanes of the warp that are alive
+  /// Whether other lanes wait at an instruction of the same operation that is not this one. They meet: what is waited
+  /// for is the operation, wherever a lane executes it (warp_ops.cc brings their operands together).
+  bool waits_elsewhere(const Instruction& instruction) const;
+  /// Lanes of the running group wait at the instruction, which they have not executed, for those wanted.
+  void hold(const Instruction& instruction, Mask lanes, Mask wanted, bool anywhere);
   void warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted);
+  template <class F>
+  void each_observer(F f) const {
+    if (observer != nullptr) f(*observer);
+    if (observer2 != nullptr) f(*observer2);
+  }
   /// Tells the observers that these lanes met at a warp-level synchronisation.
   void tell_warp_sync(Mask lanes);
   void barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits);
@@ -191,9 +202,10 @@ class Warp {
   Mask cluster_owed = 0;     // lanes that have arrived and not yet waited
 
   // --- for those who look on ------------------------------------------------------------------------------------
-  bool watched = false;         // observer->step sees every instruction: it follows what is in the registers
-  bool changed_memory = false;  // since the block last asked: a store, or an atomic that left another value
-  bool looked_at_host = false;  // since the cluster last asked: at memory that the host can write at any time
+  bool watched = false;           // observer->step sees every instruction: it follows what is in the registers
+  bool changed_memory = false;    // since the block last asked: a store, or an atomic that left another value
+  bool looked_at_global = false;  // since the cluster last asked: at memory that others can write
+  bool looked_at_host = false;    // since the cluster last asked: at memory that the host can write at any time
 
   // --- faults ---------------------------------------------------------------------------------------------------
   /// Ends the launch: the message gets kernel, block, thread and place. Returns; the handler must return at once too.

@@ -1,4 +1,6 @@
+#include <bit>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "tools/ptxsim/exec/cta.h"
@@ -23,9 +25,152 @@ void each_party(Mask mask, const uint32_t* members, F f) {
   }
 }
 
-/// Brings the lanes of a .sync instruction together. False: these lanes wait, or the launch has ended.
+// --- meeting
+// ----------------------------------------------------------------------------------------------------------
+
+// flags. The first is the operation's.
+constexpr int kShape = 1;  // index in kShapes
+constexpr int kMet = 2;    // the lanes are together already
+
+/// What the slots of an operation hold.
+struct Operand {
+  uint8_t bits;
+  bool written = false;
+};
+struct Shape {
+  size_t members;  // which slot names the lanes
+  std::vector<Operand> slots;
+};
+enum ShapeName : uint8_t {
+  kShuffleShape,
+  kBallotShape,
+  kVoteShape,
+  kMatchShape,
+  kWideMatchShape,
+  kReduxShape,
+  kElectShape
+};
+const Shape kShapes[] = {{4, {{32, true}, {32}, {32}, {32}, {32}, {1, true}}},
+                         {2, {{32, true}, {1}, {32}}},
+                         {2, {{1, true}, {1}, {32}}},
+                         {2, {{32, true}, {32}, {32}, {1, true}}},
+                         {2, {{32, true}, {64}, {32}, {1, true}}},
+                         {2, {{32, true}, {32}, {32}}},
+                         {1, {{32, true}, {32}, {1, true}}}};
+
+/// Lanes at one of the places of an operation that lanes execute at several.
+struct Party {
+  const Instruction* in;
+  std::byte* frame;
+  Mask lanes;
+  size_t group;
+
+  template <class T>
+  T* at(const Warp& w, size_t slot) const {
+    const Slot s = in->slots[slot];
+    return reinterpret_cast<T*>((s.base() == Slot::kFrame ? frame : w.base[s.base()]) + s.offset());
+  }
+};
+
+void copy_lanes(std::byte* to, const std::byte* from, uint32_t bits, Mask lanes) {
+  if (bits == 1) {
+    Mask& d = *reinterpret_cast<Mask*>(to);
+    d = (d & ~lanes) | (*reinterpret_cast<const Mask*>(from) & lanes);
+    return;
+  }
+  const size_t bytes = bits / 8;
+  each_lane(lanes, [&](int l) {
+    std::memcpy(to + static_cast<size_t>(l) * bytes, from + static_cast<size_t>(l) * bytes, bytes);
+  });
+}
+
+/// Executes the operation for those of its lanes that are complete, of whom some wait at other places: their operands
+/// are brought together in a frame of its own. False: it was not for these alone to see to, and nothing has happened.
+bool meet_elsewhere(Warp& w, const Instruction& in, Mask mask) {
+  const Shape& shape = kShapes[in.flags[kShape]];
+  const Instruction* const code = w.program().code.data();
+  std::vector<Party> parties = {{&in, w.base[Slot::kFrame], mask, ~size_t{0}}};
+  for (size_t g = 0; g < w.groups().size(); ++g) {
+    const Group& other = w.groups()[g];
+    if (other.state != Group::State::kConverge || !other.anywhere || code[other.pc].execute != in.execute) continue;
+    parties.push_back({&code[other.pc], w.frame_at(other.frame), other.mask, g});
+  }
+  Mask here = 0, complete = 0, missing = 0;
+  alignas(64) uint32_t members[kLanes] = {};
+  for (const Party& p : parties) {
+    here |= p.lanes;
+    copy_lanes(reinterpret_cast<std::byte*>(members), p.at<std::byte>(w, shape.members), 32, p.lanes);
+  }
+  each_lane(here, [&](int l) { complete |= Mask{(members[l] & w.alive() & ~here) == 0} << l; });
+  if ((complete & ~mask) == 0) return false;
+
+  constexpr uint32_t kSlotBytes = kLanes * 8, kMostSlots = 6;
+  alignas(64) std::byte frame[kSlotBytes * kMostSlots] = {};
+  Slot slots[kMostSlots];
+  for (size_t s = 0; s < shape.slots.size(); ++s) {
+    const auto offset = static_cast<uint32_t>(s) * kSlotBytes;
+    slots[s] = Slot::at(Slot::kFrame, offset);
+    if (shape.slots[s].written) continue;
+    for (const Party& p : parties) {
+      Mask predicate = 0;
+      const auto* from = p.at<std::byte>(w, s);
+      if (shape.slots[s].bits == 1 && p.in->flags[0] != 0) {  // a vote's, negated
+        predicate = ~*p.at<Mask>(w, s);
+        from = reinterpret_cast<const std::byte*>(&predicate);
+      }
+      copy_lanes(frame + offset, from, shape.slots[s].bits, p.lanes & complete);
+    }
+  }
+  Instruction together = in;
+  together.slots = slots;
+  const bool votes = in.flags[kShape] == kBallotShape || in.flags[kShape] == kVoteShape;
+  together.flags[0] = votes ? 0 : 1;  // the others have a predicate for a second result
+  together.flags[kMet] = 1;
+  std::byte* const own_frame = std::exchange(w.base[Slot::kFrame], frame);
+  in.execute(w, together, complete);
+  w.base[Slot::kFrame] = own_frame;
+  if (w.active == 0) return true;  // a fault
+  for (size_t s = 0; s < shape.slots.size(); ++s) {
+    if (!shape.slots[s].written) continue;
+    for (const Party& p : parties) {
+      if (s >= p.in->slot_count) continue;
+      copy_lanes(p.at<std::byte>(w, s), frame + s * kSlotBytes, shape.slots[s].bits, p.lanes & complete);
+    }
+  }
+
+  const auto count = [&](uint32_t index, int executed, Mask lanes) {
+    if (!w.counting) return;
+    w.worker->executed[index] += static_cast<uint64_t>(executed);
+    w.worker->threads[index] += static_cast<uint64_t>(std::popcount(lanes));
+  };
+  for (const Party& p : parties) {
+    const Mask done = p.lanes & complete;
+    if (p.in == &in && p.group == ~size_t{0}) continue;
+    Group go_on = w.groups()[p.group];
+    w.groups()[p.group].mask &= ~done;
+    if (done == 0) continue;
+    go_on.mask = done;
+    go_on.state = Group::State::kReady;
+    ++go_on.pc;
+    count(p.in->index, 1, done);
+    w.groups().push_back(std::move(go_on));
+  }
+  const Mask wait = mask & ~complete;
+  each_lane(wait, [&](int l) { missing |= members[l]; });
+  if (w.counting) w.worker->threads[in.index] -= static_cast<uint64_t>(std::popcount(wait));
+  if (wait == mask) count(in.index, -1, 0);
+  if (wait != 0) w.hold(in, wait, missing, true);
+  w.switch_pc = 0;
+  return true;
+}
+
+/// Brings the lanes of a .sync instruction together. False: these lanes wait, or have executed it, or the launch has
+/// ended.
 bool meet(Warp& w, const Instruction& in, Mask& mask, const uint32_t* members) {
-  if (!w.converge(in, mask, members)) return false;
+  if (in.flags[kMet] == 0) {
+    if (mask != w.alive() && w.waits_elsewhere(in) && meet_elsewhere(w, in, mask)) return false;
+    if (!w.converge(in, mask, members, true)) return false;
+  }
   if (w.observer == nullptr) return true;
   bool fine = true;
   each_party(mask, members, [&](uint32_t named, Mask lanes) {
@@ -138,7 +283,9 @@ void lower_shfl(Lowering& l) {
   std::vector<Slot> slots = {l.write(*d.value, 32), l.read(1, 32), l.read(2, 32), l.read(3, 32)};
   if (sync) slots.push_back(l.read(4, 32));
   if (d.predicate != nullptr) slots.push_back(l.write_predicate(*d.predicate));
-  l.emit(handler, slots).flags[0] = d.predicate != nullptr ? 1 : 0;
+  Instruction& in = l.emit(handler, slots);
+  in.flags[0] = d.predicate != nullptr ? 1 : 0;
+  in.flags[kShape] = kShuffleShape;
 }
 
 // --- vote
@@ -192,7 +339,9 @@ void lower_vote(Lowering& l) {
   const Slot d = ballot ? l.write(0, 32) : l.write_predicate(l.operand(0));
   std::vector<Slot> slots = {d, p};
   if (sync) slots.push_back(l.read(2, 32));
-  l.emit(handler, slots).flags[0] = negated ? 1 : 0;
+  Instruction& in = l.emit(handler, slots);
+  in.flags[0] = negated ? 1 : 0;
+  in.flags[kShape] = ballot ? kBallotShape : kVoteShape;
 }
 
 // --- match
@@ -249,11 +398,14 @@ void lower_match(Lowering& l) {
   std::vector<Slot> slots = {l.write(*d.value, 32), l.read(1, wide ? 64 : 32), l.read(2, 32)};
   if (words[0] == "any") {
     if (d.predicate != nullptr) l.unknown();
-    l.emit(wide ? match_any<uint64_t> : match_any<uint32_t>, slots);
+    l.emit(wide ? match_any<uint64_t> : match_any<uint32_t>, slots).flags[kShape] =
+        wide ? kWideMatchShape : kMatchShape;
     return;
   }
   if (d.predicate != nullptr) slots.push_back(l.write_predicate(*d.predicate));
-  l.emit(wide ? match_all<uint64_t> : match_all<uint32_t>, slots).flags[0] = d.predicate != nullptr ? 1 : 0;
+  Instruction& in = l.emit(wide ? match_all<uint64_t> : match_all<uint32_t>, slots);
+  in.flags[0] = d.predicate != nullptr ? 1 : 0;
+  in.flags[kShape] = wide ? kWideMatchShape : kMatchShape;
 }
 
 // --- redux
@@ -317,7 +469,7 @@ void lower_redux(Lowering& l) {
     if (op == "xor") handler = redux<uint32_t, Xor>;
   }
   if (handler == nullptr) l.unknown();
-  l.emit(handler, {l.write(0, 32), l.read(1, 32), l.read(2, 32)});
+  l.emit(handler, {l.write(0, 32), l.read(1, 32), l.read(2, 32)}).flags[kShape] = kReduxShape;
 }
 
 // --- elect
@@ -343,7 +495,7 @@ void lower_elect(Lowering& l) {
   expect_operands(l, 2);
   const Destinations d = destinations(l);
   if (d.predicate == nullptr) l.unknown();
-  l.emit(elect, {l.write(*d.value, 32), l.read(1, 32), l.write_predicate(*d.predicate)});
+  l.emit(elect, {l.write(*d.value, 32), l.read(1, 32), l.write_predicate(*d.predicate)}).flags[kShape] = kElectShape;
 }
 
 }  // namespace

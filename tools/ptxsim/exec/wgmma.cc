@@ -72,7 +72,7 @@ bool load_blocks(Warp& w, const Instruction& in, const Descriptor& d, uint32_t f
     }
   }
   Located at;
-  const uint64_t limit = w.cta->grid.shared_bytes;
+  const uint64_t limit = w.cta->grid.shared_extent;
   bool inside = true;
   each_lane(mask, [&](int l) { inside = inside && address[l] + kRow <= limit; });
   if (tell || !inside) {
@@ -168,6 +168,7 @@ void multiply_async(Warp& w, const Instruction& in, Mask m) {
       store_accumulator(w, tile, kind, kGroups, sums);
     }
   }
+  w.each_observer([&](Observer& o) { o.product_issued(w, in); });
 }
 
 void fence(Warp& w, const Instruction& in, Mask m) { static_cast<void>(w.converge_all(in, m)); }
@@ -180,9 +181,10 @@ void commit_group(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
   ++w.wgmma_commits;
   w.tell_warp_sync(m);
-  for (Observer* o : {w.observer, w.observer2}) {
-    if (o != nullptr) o->release(w, m, Space::kShared, object_of(w));
-  }
+  w.each_observer([&](Observer& o) {
+    o.release(w, m, Space::kShared, object_of(w));
+    o.async_commit(w, m, AsyncReader::kProduct);
+  });
 }
 
 /// immediate: how many of the latest groups may be under way.
@@ -203,9 +205,10 @@ void wait_group(Warp& w, const Instruction& in, Mask m) {
     w.await({&in, std::countr_zero(m)});
     return;
   }
-  for (Observer* o : {w.observer, w.observer2}) {
-    if (o != nullptr) o->acquire(w, m, Space::kShared, object_of(w));
-  }
+  w.each_observer([&](Observer& o) {
+    o.acquire(w, m, Space::kShared, object_of(w));
+    o.async_wait(w, m, AsyncReader::kProduct, in.immediate);
+  });
 }
 
 void lower_group(Lowering& l, Handler handler, std::string_view name, bool counts) {

@@ -202,7 +202,14 @@ Outcome Machine::run(const Launch& launch, DeviceWork* work) {
   grid.blocks = uint64_t{launch.grid[0]} * launch.grid[1] * launch.grid[2];
   grid.threads_per_block = launch.block[0] * launch.block[1] * launch.block[2];
   grid.warps_per_block = (grid.threads_per_block + kLanes - 1) / kLanes;
-  grid.shared_bytes = program.shared_static_bytes + static_cast<uint32_t>(launch.dynamic_shared);
+  const auto dynamic_shared = static_cast<uint32_t>(launch.dynamic_shared);
+  grid.shared_bytes = program.shared_static_bytes + dynamic_shared;
+  grid.shared_extent = program.shared_dynamic_offset + dynamic_shared;
+  if (options_.check) {
+    for (const auto& v : program.shared_variables)
+      grid.shared_regions.push_back({v.name, v.offset, v.offset + v.bytes});
+    grid.shared_regions.push_back({{}, program.shared_dynamic_offset, grid.shared_extent});
+  }
   grid.blocks_per_cluster = launch.cluster[0] * launch.cluster[1] * launch.cluster[2];
   const std::unique_ptr<std::byte, void (*)(void*)> constants(
       static_cast<std::byte*>(std::aligned_alloc(64, program.constants.size() + 64)), std::free);

@@ -180,7 +180,8 @@ const Program& Kernel::program() {
   if (state_->program == nullptr) {
     const LoadedModule& module = *state_->module;
     const SymbolAddress address_of = [&module](const std::string& name) { return module.address_of(name); };
-    state_->program = std::make_unique<Program>(compile(module.text(), *state_->function, address_of));
+    state_->program = std::make_unique<Program>(
+        compile(module.text(), *state_->function, address_of, module.machine().options().check));
   }
   return *state_->program;
 }

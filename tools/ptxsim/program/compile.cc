@@ -43,8 +43,8 @@ std::string text_of(const ptx::Instruction& i) {
 /// Lowers a kernel's functions one after the other into drafts, then lays out their blocks and places their registers.
 class Compiler {
  public:
-  Compiler(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of)
-      : module_(module), kernel_(kernel), address_of_(address_of) {
+  Compiler(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of, bool red_zones)
+      : module_(module), kernel_(kernel), address_of_(address_of), red_zones_(red_zones) {
     program_.kernel = kernel.name;
     program_.module = &module;
   }
@@ -104,7 +104,7 @@ class Compiler {
 
   /// Shared variables that the reachable functions mention, dynamic ones behind the others.
   void place_shared() {
-    uint32_t size = 0;
+    uint32_t size = 0, alignment = 1;
     std::vector<std::string> dynamic;
     const auto place = [&](const ptx::Variable& v) {
       if (v.space != ptx::Space::kShared || program_.shared_offsets.count(v.name) != 0) return;
@@ -115,7 +115,9 @@ class Compiler {
         return;
       }
       size = align_up(size, natural_align(v));
+      alignment = std::max(alignment, natural_align(v));
       program_.shared_offsets[v.name] = size;
+      program_.shared_variables.push_back({v.name, size, static_cast<uint32_t>(v.bytes())});
       size += static_cast<uint32_t>(v.bytes());
     };
     for (const FunctionEntry& f : program_.functions) {
@@ -131,7 +133,24 @@ class Compiler {
     }
     if (!dynamic.empty()) size = align_up(size, dynamic_align_);
     program_.shared_static_bytes = size;
-    for (const std::string& name : dynamic) program_.shared_offsets[name] = size;
+    program_.shared_dynamic_offset = size;
+    if (red_zones_) lay_red_zones(std::max(alignment, dynamic_align_));
+    for (const std::string& name : dynamic) program_.shared_offsets[name] = program_.shared_dynamic_offset;
+  }
+
+  /// Moves every static variable away from the one before it, and dynamic memory from them all. By so much that banks,
+  /// alignments and the address bits that patterns of swizzling depend on stay as they are.
+  void lay_red_zones(uint32_t alignment) {
+    const uint32_t zone = std::max<uint32_t>(1024, alignment);
+    // Descriptors of matrices have 18 bits for an address, a block has up to 227 KiB: the rest is for red zones.
+    // The last is dynamic memory's.
+    const uint32_t most = (28 << 10) / zone;
+    auto& variables = program_.shared_variables;
+    for (uint32_t i = 0; i < variables.size() && most != 0; ++i) {
+      variables[i].offset += std::min(i, most - 1) * zone;
+      program_.shared_offsets[variables[i].name] = variables[i].offset;
+    }
+    program_.shared_dynamic_offset += std::min(static_cast<uint32_t>(variables.size()), most) * zone;
   }
 
   /// The .param variables of a device function and of the calls that a function makes: bytes in its frame.
@@ -302,6 +321,7 @@ class Compiler {
   const ptx::Module& module_;
   const ptx::Function& kernel_;
   const SymbolAddress& address_of_;
+  const bool red_zones_;
   Program program_;
   std::unordered_map<std::string, const ptx::Function*> functions_by_name_;
   std::unordered_map<std::string, const ptx::Variable*> module_variables_;
@@ -657,8 +677,9 @@ void Lowering::unknown() const { fail("instruction is not known in this form"); 
 // --- entry points
 // -----------------------------------------------------------------------------------------------------
 
-Program compile(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of) {
-  return Compiler(module, kernel, address_of).compile();
+Program compile(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of,
+                bool red_zones) {
+  return Compiler(module, kernel, address_of, red_zones).compile();
 }
 
 uint32_t place_parameters(const ptx::Function& kernel, const std::function<void(uint32_t, uint32_t)>& each) {

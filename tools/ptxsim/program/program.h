@@ -124,8 +124,14 @@ struct Program {
   uint32_t frame_bytes = 0;              // of a warp: enough for the deepest chain of calls
   uint32_t local_bytes = 0;              // of a thread, likewise
   bool recursive = false;                // then both allow for kRecursionDepth calls, and deeper ones are a fault
-  uint32_t shared_static_bytes = 0;
-  std::map<std::string, uint32_t> shared_offsets;  // variables; dynamic ones start at the end of the static part
+  uint32_t shared_static_bytes = 0;      // as the device counts them
+  std::map<std::string, uint32_t> shared_offsets;  // variables; dynamic ones start behind the static part
+  struct SharedVariable {
+    std::string name;
+    uint32_t offset, bytes;
+  };
+  std::vector<SharedVariable> shared_variables;  // the static ones, in their order
+  uint32_t shared_dynamic_offset = 0;            // without red zones the end of the static part
   uint32_t parameter_bytes = 0;
 
   /// "kernel(float*), file.cu:12: ld.global.f32" for messages.

@@ -119,6 +119,7 @@ struct Function {
 
   uint32_t max_threads = 0;          // .maxntid / .reqntid, product of the extents; 0 for none
   bool required_threads = false;     // .reqntid
+  uint32_t block[3] = {0, 0, 0};     // its extents
   uint32_t min_blocks = 0;           // .minnctapersm
   uint32_t max_registers = 0;        // .maxnreg
   uint32_t cluster[3] = {0, 0, 0};   // .reqnctapercluster; zeros for none

@@ -346,7 +346,16 @@ void Parser::module_statement() {
     variables(space, linkage);
   } else if (name == "version") {
     advance();
-    module_.version = take().text;
+    const Token version = take();
+    const auto digits = [](std::string_view part) {
+      return !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
+    };
+    const size_t point = std::min(version.text.find('.'), version.text.size());
+    if (!digits(version.text.substr(0, point)) ||
+        !digits(version.text.substr(std::min(point + 1, version.text.size())))) {
+      throw Error("ptx line {}: expected a version such as 9.0, found '{}'", version.line, version.text);
+    }
+    module_.version = version.text;
   } else if (name == "target") {
     advance();
     module_.target = identifier("an architecture");
@@ -746,6 +755,7 @@ void Parser::function_directives() {
       }
       function_.max_threads = static_cast<uint32_t>(plane * threads[2]);
       function_.required_threads = token.text == "reqntid";
+      if (function_.required_threads) std::ranges::copy(threads, function_.block);
     } else if (token.text == "minnctapersm") {
       function_.min_blocks = number("a number of blocks");
     } else if (token.text == "maxnctapersm" || token.text == "maxclusterrank" || token.text == "abi_preserve" ||

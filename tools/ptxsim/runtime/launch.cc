@@ -210,22 +210,28 @@ Dim3 cluster_of(Function& function, const LaunchAttributes& attributes, Runtime&
 KernelOperation make_kernel(const std::shared_ptr<Function>& function, const LaunchRequest& request, Runtime& runtime) {
   Kernel& kernel = function->kernel(runtime);
   const Gpu& gpu = runtime.gpu();
-  check_dimensions(request.grid, request.block, gpu);
+  const ptx::Function& declared = kernel.function();
+  dim3 grid = request.grid, block = request.block;
+  if (declared.blocks_are_clusters) {
+    // A launch counts clusters, and may leave it to the kernel how large its blocks are.
+    grid = {grid.x * declared.cluster[0], grid.y * declared.cluster[1], grid.z * declared.cluster[2]};
+    if (volume(to_dim3(block)) == 1) block = {declared.block[0], declared.block[1], declared.block[2]};
+  }
+  check_dimensions(grid, block, gpu);
 
   KernelOperation operation;
   operation.function = function;
   operation.attributes = request.attributes;
   Launch& launch = operation.launch;
   launch.kernel = &kernel;
-  launch.grid = to_dim3(request.grid);
-  launch.block = to_dim3(request.block);
+  launch.grid = to_dim3(grid);
+  launch.block = to_dim3(block);
   launch.cluster = cluster_of(*function, request.attributes, runtime);
   launch.dynamic_shared = request.shared;
   launch.cooperative = cooperative(request.attributes);
   check_cluster(*function, launch.cluster, launch.grid, gpu);
 
   const auto threads = static_cast<int>(volume(launch.block));
-  const ptx::Function& declared = kernel.function();
   if (declared.required_threads) require(static_cast<uint32_t>(threads) == declared.max_threads);
   const int most = max_threads(*function, runtime);
   require(threads <= most, cudaErrorLaunchOutOfResources, [&] {

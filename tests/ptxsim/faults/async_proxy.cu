@@ -1,0 +1,262 @@
+// What bulk copies and products of warpgroups read or write while threads do: fences of the proxy and waits that are
+// missing or too loose. The twin of each kernel in programs/async_proxy_twins.cu has what is missing here.
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "tests/ptxsim/programs/expect.h"
+
+__device__ uint32_t address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+__device__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// 512 bytes from shared memory, as a group of their own.
+__device__ void store(float* to, const float* from) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], 512;\ncp.async.bulk.commit_group;" ::"l"(to),
+               "r"(address(from))
+               : "memory");
+}
+
+__device__ void initialise(uint64_t* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(address(barrier))
+               : "memory");
+}
+
+// 512 bytes to shared memory, of which the barrier tells.
+__device__ void load(void* to, const void* from, uint64_t* barrier) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%2], 512;\n"
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], 512, [%2];" ::"r"(address(to)),
+      "l"(from), "r"(address(barrier))
+      : "memory");
+}
+
+__device__ void wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nAGAIN%=:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra "
+      "AGAIN%=;\n}" ::"r"(address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// Operands of a product: 64 x 16 and 8 x 16 values in blocks of eight rows of 16 bytes.
+constexpr int kA = 64 * 16, kB = 8 * 16;
+
+__device__ uint64_t descriptor(const __nv_bfloat16* p, int rows) {
+  return uint64_t{address(p) >> 4} | static_cast<uint64_t>(rows) << 16 | uint64_t{128 >> 4} << 32;
+}
+
+__device__ void multiply(float (&d)[4], const __nv_bfloat16* operands) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "l"(descriptor(operands, 64)), "l"(descriptor(operands + kA, 8)));
+}
+
+__device__ void fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending>
+__device__ void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// As the compiler's: nothing that reads or writes these registers moves across.
+__device__ void pin(float (&d)[4]) { asm volatile("" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])::"memory"); }
+
+__device__ void fill(__nv_bfloat16* operands) {
+  for (int i = threadIdx.x; i < kA + kB; i += blockDim.x) operands[i] = __float2bfloat16(1.0f);
+}
+
+__global__ void unfenced_store(float* out) {
+  __shared__ alignas(128) float s[128];
+  s[threadIdx.x] = 3;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    store(out, s);  // expect: finding "inlined at async_proxy.cu:LINE"
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+  }
+}
+
+__global__ void reused_source(float* out) {
+  __shared__ alignas(128) float s[128];
+  for (int round = 0; round < 3; ++round) {
+    s[threadIdx.x] = round;  // expect: finding "cp.async.bulk.wait_group.read, is missing or too loose"
+    proxy_fence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      store(out + round * 128, s);
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+// Two buffers in turn: before one is filled again, all copies but the latest must have read theirs.
+__global__ void two_sources(float* out) {
+  __shared__ alignas(128) float s[2][128];
+  for (int round = 0; round < 4; ++round) {
+    if (threadIdx.x == 0) asm volatile("cp.async.bulk.wait_group.read 2;" ::: "memory");
+    __syncthreads();
+    s[round % 2][threadIdx.x] = round;  // expect: finding "async_proxy.cu:LINE: st.shared"
+    proxy_fence();
+    __syncthreads();
+    if (threadIdx.x == 0) store(out + round * 128, s[round % 2]);
+  }
+  if (threadIdx.x == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+__global__ void loaded_over(const float* in, float* out) {
+  __shared__ alignas(128) float s[128];
+  __shared__ uint64_t barrier;
+  if (threadIdx.x == 0) initialise(&barrier);
+  s[threadIdx.x] = 0;
+  __syncthreads();
+  out[threadIdx.x] = s[127 - threadIdx.x];
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    load(s, in, &barrier);  // expect: finding "inlined at async_proxy.cu:LINE): cp.async.bulk"
+  }
+  wait(&barrier, 0);
+  out[threadIdx.x] += s[127 - threadIdx.x];
+}
+
+__global__ void unfenced_operands(float* out) {
+  __shared__ alignas(128) __nv_bfloat16 s[kA + kB];
+  float d[4] = {};
+  fill(s);
+  __syncthreads();
+  fence();
+  multiply(d, s);  // expect: finding "inlined at async_proxy.cu:LINE): wgmma.mma_async"
+  commit();
+  wait_products<0>();
+  pin(d);
+  out[threadIdx.x] = d[0] + d[3];
+}
+
+__global__ void early_result(float* out) {
+  __shared__ alignas(128) __nv_bfloat16 s[kA + kB];
+  float d[4] = {};
+  fill(s);
+  proxy_fence();
+  __syncthreads();
+  fence();
+  for (int i = 0; i < 3; ++i) multiply(d, s);
+  commit();
+  out[threadIdx.x] = d[0];  // expect: finding "async_proxy.cu:LINE: st.global"
+  wait_products<0>();
+}
+
+// Of two groups the first may be read, the second not yet.
+__global__ void loose_result(float* out) {
+  __shared__ alignas(128) __nv_bfloat16 s[kA + kB];
+  float d[4] = {}, e[4] = {};
+  fill(s);
+  proxy_fence();
+  __syncthreads();
+  fence();
+  multiply(d, s);
+  commit();
+  fence();
+  multiply(e, s);
+  commit();
+  wait_products<1>();
+  pin(d);
+  out[threadIdx.x] = d[0];
+  pin(e);
+  out[threadIdx.x] = e[0];  // expect: finding "async_proxy.cu:LINE: st.global"
+  wait_products<0>();
+}
+
+__global__ void overwritten(float* out) {
+  __shared__ alignas(128) __nv_bfloat16 s[kA + kB];
+  float d[4] = {};
+  fill(s);
+  proxy_fence();
+  __syncthreads();
+  fence();
+  multiply(d, s);
+  commit();
+  __syncthreads();
+  s[threadIdx.x] = __float2bfloat16(2.0f);  // expect: finding "async_proxy.cu:LINE: st.shared"
+  wait_products<0>();
+  pin(d);
+  out[threadIdx.x] = d[0];
+}
+
+// Two warpgroups share their operands: before those are overwritten, both must have waited.
+__global__ void shared_operands(float* out) {
+  __shared__ alignas(128) __nv_bfloat16 s[kA + kB];
+  float d[4] = {};
+  fill(s);
+  proxy_fence();
+  __syncthreads();
+  fence();
+  multiply(d, s);
+  commit();
+  if (threadIdx.x >= 128) wait_products<0>();
+  __syncthreads();
+  s[threadIdx.x] = __float2bfloat16(2.0f);  // expect: finding "async_proxy.cu:LINE: st.shared"
+  wait_products<0>();
+  pin(d);
+  out[threadIdx.x] = d[0];
+}
+
+// A ring of two stages: a producer warp loads into what the products have read, as it is told by one thread of the
+// warpgroup.
+__global__ void ring(const __nv_bfloat16* in, float* out, int steps) {
+  __shared__ alignas(128) __nv_bfloat16 s[2][kA + kB];
+  __shared__ uint64_t full[2], empty[2];
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      initialise(&full[i]);
+      initialise(&empty[i]);
+    }
+  }
+  fill(s[0]);
+  fill(s[1]);
+  proxy_fence();
+  __syncthreads();
+  if (threadIdx.x >= 128) {
+    if (threadIdx.x != 128) return;
+    for (int step = 0; step < steps; ++step) {
+      wait(&empty[step % 2], (step / 2 + 1) & 1);
+      load(s[step % 2], in, &full[step % 2]);  // expect: finding "wgmma.wait_group, is missing or too loose"
+      // And the other warps, whose reads the wait would have covered, the thread that speaks for them has not met:
+      // expect: finding "race: write of 128 bytes of shared memory"
+    }
+    return;
+  }
+  float d[4] = {};
+  for (int step = 0; step < steps; ++step) {
+    wait(&full[step % 2], step / 2 & 1);
+    fence();
+    multiply(d, s[step % 2]);
+    commit();
+    wait_products<1>();
+    if (threadIdx.x == 0) {
+      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(&empty[step % 2])) : "memory");
+    }
+  }
+  wait_products<0>();
+  pin(d);
+  out[threadIdx.x] = d[0];
+}
+
+int main() {
+  const Buffer<float> in(std::vector<float>(512, 1.0f)), out(512);
+  const Buffer<__nv_bfloat16> ones(std::vector<__nv_bfloat16>(256, __float2bfloat16(1.0f)));
+  unfenced_store<<<1, 128>>>(out.get());
+  reused_source<<<1, 128>>>(out.get());
+  two_sources<<<1, 128>>>(out.get());
+  EXPECT_RAN();
+  loaded_over<<<1, 128>>>(in.get(), out.get());
+  unfenced_operands<<<1, 128>>>(out.get());
+  EXPECT_RAN();
+  EXPECT(out.download()[5] == 32);
+  early_result<<<1, 128>>>(out.get());
+  loose_result<<<1, 128>>>(out.get());
+  overwritten<<<1, 128>>>(out.get());
+  shared_operands<<<1, 256>>>(out.get());
+  ring<<<1, 256>>>(ones.get(), out.get(), 7);
+  EXPECT_RAN();
+  EXPECT(out.download()[7] == 7 * 16);
+}
