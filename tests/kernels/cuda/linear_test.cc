@@ -203,11 +203,34 @@ TEST_P(Linear, OddExtents) {
   }
 }
 
+/// Widths of whole fragments, which a machine with wgmma computes with that.
+TEST_P(Linear, MultiplesOf32Columns) {
+  int64_t turn = 0;
+  for (const int64_t rows : {1, 63, 64, 65, 130}) {
+    for (const int64_t n : {32, 64, 96, 192}) {
+      for (const int64_t k : {8, 32, 64, 72, 192, 200}) {
+        check({.rows = rows,
+               .n = n,
+               .k = k,
+               .norm = turn % 2 == 1,
+               .gelu = turn % 3 == 1,
+               .residual = turn % 5 < 2,
+               .scale = turn % 4 == 2 ? -0.375F : 1.0F,
+               .slack = turn % 3},
+              17);
+        ++turn;
+      }
+    }
+  }
+}
+
 TEST_P(Linear, Epilogues) {
   for (const bool gelu : {false, true}) {
     for (const bool residual : {false, true}) {
       for (const float scale : {1.0F, -0.375F}) {
-        check({.rows = 40, .n = 70, .k = 100, .gelu = gelu, .residual = residual, .scale = scale, .slack = 1});
+        for (const int64_t n : {70, 96}) {
+          check({.rows = 40, .n = n, .k = 100, .gelu = gelu, .residual = residual, .scale = scale, .slack = 1});
+        }
       }
     }
   }
@@ -221,17 +244,19 @@ TEST_P(Linear, ModelShapes) {
 }
 
 TEST_P(Linear, AddsToItselfInPlace) {
-  const Case c{.rows = 37, .n = 45, .k = 40, .residual = true, .scale = 0.5F};
-  Layer layer(c, GetParam());
-  DeviceMatrix apart(GetParam(), c.rows, c.n);
-  layer.run(0, apart);
-  std::vector<float> values;
-  for (int64_t r = 0; r < c.rows; ++r) {
-    for (int64_t j = 0; j < c.n; ++j) values.push_back(layer.residual()(r, j));
+  for (const int64_t n : {45, 64}) {
+    const Case c{.rows = 137, .n = n, .k = 40, .residual = true, .scale = 0.5F};
+    Layer layer(c, GetParam());
+    DeviceMatrix apart(GetParam(), c.rows, c.n);
+    layer.run(0, apart);
+    std::vector<float> values;
+    for (int64_t r = 0; r < c.rows; ++r) {
+      for (int64_t j = 0; j < c.n; ++j) values.push_back(layer.residual()(r, j));
+    }
+    DeviceMatrix y(GetParam(), c.rows, c.n, 1, values);
+    layer.run(0, y, y.data(), y.stride());
+    EXPECT_TRUE(y.same_bits(apart)) << "n " << n;
   }
-  DeviceMatrix y(GetParam(), c.rows, c.n, 1, values);
-  layer.run(0, y, y.data(), y.stride());
-  EXPECT_TRUE(y.same_bits(apart));
 }
 
 /// The launcher's tiles depend on the number of rows; the bits of a row must not. Every tile that it has is in here.
@@ -278,32 +303,38 @@ TEST_P(LinearCompany, Tiles128x192OfWideNormalisedRows) {
 
 /// A row with something in it that is not a number comes out as such, and the rows beside it as ever.
 TEST_P(Linear, RowsKeepToThemselves) {
-  for (const bool norm : {false, true}) {
-    const Case c{.rows = 33, .n = 40, .k = 72, .norm = norm, .gelu = true};
-    Layer layer(c, GetParam());
-    DeviceMatrix y(GetParam(), c.rows, c.n);
-    layer.run(0, y);
-    layer.spoil_row(17);
-    DeviceMatrix spoiled(GetParam(), c.rows, c.n);
-    layer.run(0, spoiled);
-    for (int64_t r = 0; r < c.rows; ++r) {
-      if (r == 17) continue;
-      EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+  for (const int64_t n : {40, 64}) {
+    for (const bool norm : {false, true}) {
+      const Case c{.rows = 33, .n = n, .k = 72, .norm = norm, .gelu = true};
+      Layer layer(c, GetParam());
+      DeviceMatrix y(GetParam(), c.rows, c.n);
+      layer.run(0, y);
+      layer.spoil_row(17);
+      DeviceMatrix spoiled(GetParam(), c.rows, c.n);
+      layer.run(0, spoiled);
+      for (int64_t r = 0; r < c.rows; ++r) {
+        if (r == 17) continue;
+        EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+      }
+      for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
     }
-    for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
   }
 }
 
 /// LayerNorm before the product and within it: the same bits.
 TEST_P(Linear, FusedLayerNormIsTheOtherOne) {
-  for (const int64_t k : {7, 64, 195, 384, 700}) {
-    const Case c{.rows = 37, .n = 40, .k = k, .norm = true};
-    Layer layer(c, GetParam());
-    DeviceMatrix fused(GetParam(), c.rows, c.n);
-    layer.run(0, fused);
-    DeviceMatrix apart(GetParam(), c.rows, c.n);
-    layer.run_apart(apart);
-    EXPECT_TRUE(fused.same_bits(apart)) << "k " << k;
+  for (const int64_t n : {40, 64}) {
+    for (const int64_t k : {7, 64, 195, 384, 700}) {
+      // The one that is fused may be mma's and the other one wgmma's, whose sums may be rounded in another way.
+      if (n % 32 == 0 && k > 384) continue;
+      const Case c{.rows = 137, .n = n, .k = k, .norm = true};
+      Layer layer(c, GetParam());
+      DeviceMatrix fused(GetParam(), c.rows, c.n);
+      layer.run(0, fused);
+      DeviceMatrix apart(GetParam(), c.rows, c.n);
+      layer.run_apart(apart);
+      EXPECT_TRUE(fused.same_bits(apart)) << "n " << n << " k " << k;
+    }
   }
 }
 

@@ -1,0 +1,412 @@
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cuda/linear_hopper.h"
+#include "kernels/cuda/linear_tile.cuh"
+#include "kernels/cuda/ptx_hopper.cuh"
+
+namespace cpvt::cuda {
+namespace gemm {
+
+constexpr int kGroupThreads = 128;
+constexpr int kGroupRows = 64;
+
+/// A block's tile: kGroups warpgroups of 64 rows each, and all of its columns in each.
+///
+/// Row 32 a + 8 c + 2 j + e of w lies in place 8 (j kColumns / 32 + a) + 2 c + e. So a thread, which has columns 2 c
+/// and 2 c + 1 of each eight, ends up with columns 8 c..8 c + 7 of each 32; and what has the same j is in one piece.
+template <class T_, int kGroups_, int kColumns_>
+class WarpgroupProduct {
+ public:
+  using T = T_;
+  static constexpr int kGroups = kGroups_;
+  static constexpr int kRows = kGroups * kGroupRows;
+  static constexpr int kColumns = kColumns_;
+  static constexpr int kThreads = kGroups * kGroupThreads;  // the first ones of the block
+
+  static constexpr int kThreadRows = 2;
+  static constexpr int kThreadChunks = kColumns / 32;
+  static constexpr int kRowStep = 8;
+  static constexpr int kChunksAtOnce = kThreadChunks % 2 == 0 ? 2 : 1;
+  __device__ static int row() { return static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4); }
+  __device__ static int column(int chunk) { return 32 * chunk + 8 * static_cast<int>(threadIdx.x % 4); }
+  __device__ float at(int i, int chunk, int e) const {
+    return sum_[4 * (e / 2 * kThreadChunks + chunk) + i * 2 + e % 2];
+  }
+
+  struct XKey {
+    __device__ int operator()(int row) const { return row & 7; }
+  };
+
+  /// Begins to add the product of a line of x, this warpgroup's rows, and of w; where it is the first, to nothing.
+  __device__ void step(uint32_t x, uint32_t w, bool first) {
+    const uint64_t a = ptx::wgmma_operand(x);
+    const uint64_t b = ptx::wgmma_operand(w);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k16 = 0; k16 < 4; ++k16) {
+      ptx::Wgmma<T, kColumns>::multiply(sum_, a + 2 * k16, b + 2 * k16, k16 > 0 || !first ? 1 : 0);
+    }
+    ptx::wgmma_commit();
+  }
+
+  /// All that has begun is done; from here on the sums may be read.
+  __device__ void finish() {
+    ptx::wgmma_wait<0>();
+#pragma unroll
+    for (float& v : sum_) asm volatile("" : "+f"(v)::"memory");
+  }
+
+ private:
+  float sum_[kColumns / 2] = {};
+};
+
+}  // namespace gemm
+
+namespace {
+
+using gemm::kGroupRows;
+using gemm::kGroupThreads;
+using gemm::kLine;
+using gemm::WarpgroupProduct;
+
+constexpr int kLineNumbers = gemm::kLineNumbers<half>;
+constexpr int kAtom = 1024;  // eight rows of a line: where the swizzling begins anew
+
+/// The tiles that a cluster of blocks makes, one after the other. Each is as many rows as the blocks have together; a
+/// tile's number is that of its rows times the tiles across, and that of its columns.
+struct Work {
+  int32_t across;
+  int32_t all;
+  int32_t step;      // to the next tile
+  int32_t at_most;   // tiles of a cluster
+  int32_t clusters;  // with norm, that share rows
+};
+
+template <class Product_, int kStages_, int kCluster_, bool kNormalise_>
+struct Config {
+  using Product = Product_;
+  static constexpr int kStages = kStages_;
+  static constexpr int kCluster = kCluster_;
+  static constexpr bool kNormalise = kNormalise_;
+  static constexpr int kThreads = Product::kThreads + kGroupThreads;
+  static constexpr int kXBytes = Product::kRows * kLine;
+  static constexpr int kWBytes = Product::kColumns * kLine;
+  static constexpr int kStageBytes = (kNormalise ? 0 : kXBytes) + kWBytes;
+  static constexpr int kBarrierBytes = 8 * (2 * kStages + 1);
+  static constexpr int kWPart = 4 / kCluster;  // of w's four pieces, what each block of a cluster brings for all
+  static_assert(4 % kCluster == 0);
+  /// 168 registers a thread are all of a multiprocessor's; the producer needs few of its own.
+  static constexpr bool kMovesRegisters = Product::kGroups == 2 && Product::kColumns == 256;
+  static_assert(!kMovesRegisters || 232 * Product::kThreads + 40 * kGroupThreads <= 168 * kThreads);
+
+  static int64_t shared_bytes(int64_t k) {
+    return kAtom + (kNormalise ? ceil_div(k, kLineNumbers) * kXBytes : 0) + kStages * kStageBytes + kBarrierBytes;
+  }
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/// A place in the ring of stages, and the parity of the phase that it is in.
+template <int kStages>
+struct Place {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+template <class C>
+__device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, const LinearArgs& args,
+                          const Work& work) {
+  using Product = typename C::Product;
+  constexpr int kStages = C::kStages;
+  constexpr int kRows = Product::kRows;
+  constexpr int kConsumerWarps = Product::kThreads / 32;
+  extern __shared__ char shared[];
+
+  const int lines = static_cast<int>((args.k + kLineNumbers - 1) / kLineNumbers);
+  char* const start = shared + (0U - ptx::shared_address(shared)) % kAtom;
+  const uint32_t rows = ptx::shared_address(start);
+  const uint32_t ring = rows + (C::kNormalise ? static_cast<uint32_t>(lines * C::kXBytes) : 0);
+  const uint32_t full = ring + kStages * C::kStageBytes;
+  const uint32_t empty = full + 8 * kStages;
+  const uint32_t rows_here = empty + 8 * kStages;
+  auto stage_of = [&](int stage) { return ring + static_cast<uint32_t>(stage * C::kStageBytes); };
+
+  const auto rank = C::kCluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+  const int cluster = static_cast<int>(blockIdx.x) / C::kCluster;
+  const int first_tile =
+      C::kNormalise ? cluster / work.clusters * work.across + cluster % work.clusters * work.at_most : cluster;
+  const int end_tile =
+      C::kNormalise ? min(first_tile + work.at_most, (cluster / work.clusters + 1) * work.across) : work.all;
+  auto first_row_of = [&](int tile) { return (tile / work.across * C::kCluster + rank) * kRows; };
+
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      ptx::barrier_init(full + 8 * stage, 1);
+      ptx::barrier_init(empty + 8 * stage, kConsumerWarps * C::kCluster);
+    }
+    if (C::kNormalise) ptx::barrier_init(rows_here, 1);
+    ptx::barrier_init_fence();
+  }
+  if constexpr (C::kCluster > 1) {
+    ptx::cluster_sync();
+  } else {
+    __syncthreads();
+  }
+
+  const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  if (group == Product::kGroups) {
+    // The producer: one thread, which runs ahead of the consumers by as many lines as there are stages.
+    if constexpr (C::kMovesRegisters) ptx::give_registers<40>();
+    if (threadIdx.x == Product::kThreads) {
+      struct Next {
+        int tile, line;
+        Place<kStages> place;
+      };
+      auto advance = [&](Next& next) {
+        next.place.advance();
+        if (++next.line == lines) next.line = 0, next.tile += work.step;
+      };
+      auto fetch_weights = [&](const Next& next) {
+        const uint32_t barrier = full + 8 * next.place.stage;
+        ptx::barrier_expect(barrier, C::kStageBytes);
+        const int part = rank * C::kWPart;
+        const uint32_t to = stage_of(next.place.stage) + (C::kNormalise ? 0 : C::kXBytes) + part * (C::kWBytes / 4);
+        const int columns = next.tile % work.across * (Product::kColumns / 32);
+        if constexpr (C::kCluster > 1) {
+          ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier, (1 << C::kCluster) - 1);
+        } else {
+          ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier);
+        }
+      };
+      auto fetch_rows = [&](const Next& next) {
+        if constexpr (!C::kNormalise) {
+          ptx::copy_box(stage_of(next.place.stage), x_map, next.line * kLineNumbers, first_row_of(next.tile),
+                        full + 8 * next.place.stage);
+        }
+      };
+      Next weights{first_tile, 0, {}};
+      for (int i = 0; i < kStages && weights.tile < end_tile; ++i, advance(weights)) fetch_weights(weights);
+      ptx::follow_earlier_kernels();  // only now: weights are there before any kernel has run
+      if constexpr (C::kNormalise) {
+        ptx::barrier_expect(rows_here, static_cast<uint32_t>(lines * C::kXBytes));
+        for (int line = 0; line < lines; ++line) {
+          ptx::copy_box(rows + line * C::kXBytes, x_map, line * kLineNumbers, first_row_of(first_tile), rows_here);
+        }
+      }
+      Next next{first_tile, 0, {}};
+      for (int i = 0; i < kStages && next.tile < end_tile; ++i, advance(next)) fetch_rows(next);
+      for (; next.tile < end_tile; advance(next)) {
+        ptx::barrier_wait(empty + 8 * next.place.stage, next.place.parity ^ 1);
+        fetch_weights(next);
+        fetch_rows(next);
+      }
+    }
+  } else {
+    if constexpr (C::kMovesRegisters) ptx::take_registers<232>();
+    ptx::follow_earlier_kernels();
+    if constexpr (C::kNormalise) {
+      ptx::barrier_wait(rows_here, 0);
+      gemm::normalise<Product>(start, kLine, C::kXBytes, args);
+      ptx::async_proxy_fence();
+      ptx::sync_threads(1, Product::kThreads);
+    }
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    // The stage may be filled again, by all blocks that fill a part of it.
+    auto release = [&](int stage) {
+      if (lane < C::kCluster) {
+        if constexpr (C::kCluster > 1) {
+          ptx::barrier_arrive_at(empty + 8 * stage, lane);
+        } else {
+          ptx::barrier_arrive(empty + 8 * stage);
+        }
+      }
+    };
+    Product product;
+    Place<kStages> place;
+    const uint32_t group_rows = group * kGroupRows * kLine;
+    for (int tile = first_tile; tile < end_tile; tile += work.step) {
+      int before = 0;
+      for (int line = 0; line < lines; ++line) {
+        ptx::barrier_wait(full + 8 * place.stage, place.parity);
+        const uint32_t stage = stage_of(place.stage);
+        if constexpr (C::kNormalise) {
+          product.step(rows + line * C::kXBytes + group_rows, stage, line == 0);
+        } else {
+          product.step(stage + group_rows, stage + C::kXBytes, line == 0);
+        }
+        if (line > 0) {
+          ptx::wgmma_wait<1>();
+          release(before);
+        }
+        before = place.stage;
+        place.advance();
+      }
+      product.finish();
+      release(before);
+      gemm::store_tile(product, first_row_of(tile), static_cast<int64_t>(tile % work.across) * Product::kColumns, args);
+    }
+  }
+  // No block ends while another may still send to it.
+  if constexpr (C::kCluster > 1) ptx::cluster_sync();
+}
+
+#endif
+
+template <class C>
+__global__ void __launch_bounds__(C::kThreads)
+    linear_warpgroups(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                      LinearArgs args, Work work) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  run_block<C>(x_map, w_map, args, work);
+#else
+  __trap();  // never launched
+#endif
+}
+
+// --- the launcher ----------------------------------------------------------------------------------------------------
+
+PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+  if (error != cudaSuccess || found != cudaDriverEntryPointSuccess) return nullptr;
+  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+}
+
+/// A tensor of 16-bit numbers, its first dimension without gaps, of which copies bring boxes of lines.
+template <int kRank>
+int encode(CUtensorMap* map, DType dtype, const void* data, const cuuint64_t (&extents)[kRank],
+           const cuuint64_t (&strides)[kRank - 1], const cuuint32_t (&box)[kRank]) {
+  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
+  if (encoder == nullptr) return cudaErrorNotSupported;
+  cuuint32_t ones[kRank];
+  std::fill_n(ones, kRank, 1);
+  const CUtensorMapDataType type =
+      dtype == DType::kF16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  // The two enumerations share their numbers where both have a code.
+  return static_cast<int>(encoder(map, type, kRank, const_cast<void*>(data), extents, strides, box, ones,
+                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+}
+
+/// What a tile takes, in clocks of an H100, to choose one by.
+template <class C>
+struct Launcher {
+  using Product = typename C::Product;
+
+  static Work plan(const LinearArgs& args, int64_t& time) {
+    const int64_t down = ceil_div(args.rows, C::kCluster * Product::kRows);
+    const int64_t across = ceil_div(args.n, Product::kColumns);
+    Work best{};
+    time = std::numeric_limits<int64_t>::max();
+    // A part of the chip has 16 or 18 multiprocessors, and a cluster lies within one.
+    constexpr int64_t kAtOnce = C::kCluster == 4 ? 32 : kProcessors / C::kCluster;
+    if constexpr (C::kNormalise) {
+      for (int64_t tiles = 1; tiles <= across; ++tiles) {
+        const int64_t sharing = ceil_div(across, tiles);
+        const int64_t rounds = ceil_div(down * sharing, kAtOnce);
+        const int64_t busy = std::min(kAtOnce, down * sharing) * C::kCluster;
+        const int64_t here = rounds * (prologue(args) + tiles * tile_time(args, busy));
+        if (here >= time) continue;
+        time = here;
+        best = {static_cast<int32_t>(across), static_cast<int32_t>(down * across), 1, static_cast<int32_t>(tiles),
+                static_cast<int32_t>(sharing)};
+      }
+    } else {
+      // As many clusters as the busiest one's share of tiles leaves work for.
+      const int64_t tiles = ceil_div(down * across, kAtOnce);
+      const int64_t clusters = ceil_div(down * across, tiles);
+      time = tiles * tile_time(args, clusters * C::kCluster);
+      best = {static_cast<int32_t>(across), static_cast<int32_t>(down * across), static_cast<int32_t>(clusters),
+              static_cast<int32_t>(tiles), static_cast<int32_t>(clusters)};
+    }
+    return best;
+  }
+
+  static int run(const LinearArgs& args, const Work& work, void* stream) {
+    const auto bytes = static_cast<cuuint64_t>(element_bytes(args.dtype));
+    const auto k = static_cast<cuuint64_t>(args.k);
+    alignas(64) CUtensorMap x_map;
+    int error = encode<2>(&x_map, args.dtype, args.x, {k, static_cast<cuuint64_t>(args.rows)},
+                          {static_cast<cuuint64_t>(args.x_stride) * bytes}, {kLineNumbers, Product::kRows});
+    if (error != cudaSuccess) return error;
+    // Row 32 a + 8 c + 2 j + e of w, as dimensions e, c, a, j: so WarpgroupProduct's order.
+    const cuuint64_t row = static_cast<cuuint64_t>(row_stride(args.k, args.dtype)) * bytes;
+    alignas(64) CUtensorMap w_map;
+    error = encode<5>(&w_map, args.dtype, args.weight, {k, 2, 4, static_cast<cuuint64_t>(args.n / 32), 4},
+                      {row, 8 * row, 32 * row, 2 * row}, {kLineNumbers, 2, 4, Product::kColumns / 32, C::kWPart});
+    if (error != cudaSuccess) return error;
+    const int clusters = C::kNormalise ? work.all / work.across * work.clusters : work.clusters;
+    return launch_clusters(linear_warpgroups<C>, C::kCluster, static_cast<unsigned>(clusters * C::kCluster),
+                           C::kThreads, static_cast<size_t>(C::shared_bytes(args.k)), stream, x_map, w_map, args, work);
+  }
+
+ private:
+  /// L2's bytes a clock for one of `busy` blocks.
+  static int64_t bytes_a_clock(int64_t busy) { return std::min<int64_t>(64, 2640 / busy); }
+
+  static int64_t tile_time(const LinearArgs& args, int64_t busy) {
+    constexpr int64_t kTensor = 2 * Product::kGroups * Product::kColumns;
+    constexpr int64_t kShared = Product::kGroups * (kGroupRows + Product::kColumns);
+    constexpr int64_t kBytes = (C::kNormalise ? 0 : C::kXBytes) + C::kWBytes / C::kCluster;
+    const int64_t line = std::max({kTensor, kShared, kBytes / bytes_a_clock(busy)});
+    return ceil_div(args.k, kLineNumbers) * line + 500 + (args.gelu ? 20 : 8) * Product::kGroups * Product::kColumns;
+  }
+  static int64_t prologue(const LinearArgs& args) {
+    return 1000 + 4 * Product::kGroups * args.k + ceil_div(args.k, kLineNumbers) * C::kXBytes / 32;
+  }
+};
+
+/// The quickest of some configurations.
+template <class... Configs>
+int run_best(const LinearArgs& args, void* stream) {
+  int64_t best = std::numeric_limits<int64_t>::max();
+  int (*run)(const LinearArgs&, const Work&, void*) = nullptr;
+  Work work{};
+  (
+      [&] {
+        int64_t time = 0;
+        const Work here = Launcher<Configs>::plan(args, time);
+        if (time >= best) return;
+        best = time;
+        run = Launcher<Configs>::run;
+        work = here;
+      }(),
+      ...);
+  return run(args, work, stream);
+}
+
+template <class T>
+int run(const LinearArgs& args, void* stream) {
+  if (args.gamma != nullptr) {
+    return run_best<Config<WarpgroupProduct<T, 2, 192>, 4, 4, true>, Config<WarpgroupProduct<T, 1, 192>, 4, 4, true>,
+                    Config<WarpgroupProduct<T, 1, 64>, 6, 4, true>>(args, stream);
+  }
+  return run_best<Config<WarpgroupProduct<T, 2, 256>, 4, 4, false>, Config<WarpgroupProduct<T, 2, 192>, 5, 4, false>,
+                  Config<WarpgroupProduct<T, 1, 192>, 6, 4, false>, Config<WarpgroupProduct<T, 1, 128>, 8, 4, false>,
+                  Config<WarpgroupProduct<T, 1, 64>, 8, 4, false>, Config<WarpgroupProduct<T, 1, 32>, 8, 1, false>>(
+      args, stream);
+}
+
+}  // namespace
+
+bool takes_hopper(const LinearArgs& args) {
+  return args.dtype != DType::kF32 && args.n % 32 == 0 && (args.gamma == nullptr || args.k <= 384) && is_hopper();
+}
+
+int linear_hopper(const LinearArgs& args, void* stream) {
+  return args.dtype == DType::kF16 ? run<half>(args, stream) : run<bfloat16>(args, stream);
+}
+
+}  // namespace cpvt::cuda
