@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
 
   if constexpr (kNormalise) {
     ptx::cp_async_wait<kStages - 1>();
-    gemm::normalise<Product>(shared, whole_pitch, kLine, args);
+    gemm::normalise<T, kRows, kThreads, 0>(shared, whole_pitch, kLine, args, typename Product::XKey());
   }
 
   Product product;
@@ -140,7 +140,8 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
       }
       stage_index = stage_index + 1 == kStages ? 0 : stage_index + 1;
     }
-    gemm::store_tile(product, first_row, static_cast<int64_t>(tile) * kColumns, args);
+    gemm::store_tile(product, first_row, static_cast<int64_t>(tile) * kColumns, args,
+                     [&](int, int64_t column, int count, auto& v) { gemm::load_floats(args.bias + column, count, v); });
   }
 }
 

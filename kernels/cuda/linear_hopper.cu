@@ -37,10 +37,6 @@ class WarpgroupProduct {
     return sum_[4 * (e / 2 * kThreadChunks + chunk) + i * 2 + e % 2];
   }
 
-  struct XKey {
-    __device__ int operator()(int row) const { return row & 7; }
-  };
-
   /// Begins to add the product of a line of x, this warpgroup's rows, and of w; where it is the first, to nothing.
   __device__ void step(uint32_t x, uint32_t w, bool first) {
     const uint64_t a = ptx::wgmma_operand(x);
@@ -64,6 +60,24 @@ class WarpgroupProduct {
   float sum_[kColumns / 2] = {};
 };
 
+/// b of a tile's columns, each in one lane of a warp: on their way while the product is made.
+template <int kColumns>
+class TileBias {
+ public:
+  __device__ TileBias(const LinearArgs& args, int64_t first_column) {
+    const int64_t column = first_column + 8 * (threadIdx.x % 32);
+    const auto count = static_cast<int>(min(args.n - column, int64_t{8}));
+    if (threadIdx.x % 32 < kColumns / 8) load_floats(args.bias + column, count, mine_);
+  }
+  __device__ void operator()(int chunk, int64_t, int, float (&v)[8]) const {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) v[e] = __shfl_sync(0xFFFFFFFFU, mine_[e], 4 * chunk + threadIdx.x % 4);
+  }
+
+ private:
+  float mine_[8] = {};
+};
+
 }  // namespace gemm
 
 namespace {
@@ -74,7 +88,8 @@ using gemm::kLine;
 using gemm::WarpgroupProduct;
 
 constexpr int kLineNumbers = gemm::kLineNumbers<half>;
-constexpr int kAtom = 1024;  // eight rows of a line: where the swizzling begins anew
+constexpr int kMostHeldLines = 6;  // of rows that are normalised
+constexpr int kAtom = 1024;        // eight rows of a line: where the swizzling begins anew
 
 /// The tiles that a cluster of blocks makes, one after the other. Each is as many rows as the blocks have together; a
 /// tile's number is that of its rows times the tiles across, and that of its columns.
@@ -164,47 +179,62 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
   }
 
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
-  if (group == Product::kGroups) {
-    // The producer: one thread, which runs ahead of the consumers by as many lines as there are stages.
-    if constexpr (C::kMovesRegisters) ptx::give_registers<40>();
-    if (threadIdx.x == Product::kThreads) {
-      struct Next {
-        int tile, line;
-        Place<kStages> place;
-      };
-      auto advance = [&](Next& next) {
-        next.place.advance();
-        if (++next.line == lines) next.line = 0, next.tile += work.step;
-      };
-      auto fetch_weights = [&](const Next& next) {
-        const uint32_t barrier = full + 8 * next.place.stage;
-        ptx::barrier_expect(barrier, C::kStageBytes);
-        const int part = rank * C::kWPart;
-        const uint32_t to = stage_of(next.place.stage) + (C::kNormalise ? 0 : C::kXBytes) + part * (C::kWBytes / 4);
-        const int columns = next.tile % work.across * (Product::kColumns / 32);
-        if constexpr (C::kCluster > 1) {
-          ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier, (1 << C::kCluster) - 1);
-        } else {
-          ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier);
-        }
-      };
-      auto fetch_rows = [&](const Next& next) {
-        if constexpr (!C::kNormalise) {
-          ptx::copy_box(stage_of(next.place.stage), x_map, next.line * kLineNumbers, first_row_of(next.tile),
-                        full + 8 * next.place.stage);
-        }
-      };
-      Next weights{first_tile, 0, {}};
-      for (int i = 0; i < kStages && weights.tile < end_tile; ++i, advance(weights)) fetch_weights(weights);
-      ptx::follow_earlier_kernels();  // only now: weights are there before any kernel has run
-      if constexpr (C::kNormalise) {
-        ptx::barrier_expect(rows_here, static_cast<uint32_t>(lines * C::kXBytes));
-        for (int line = 0; line < lines; ++line) {
-          ptx::copy_box(rows + line * C::kXBytes, x_map, line * kLineNumbers, first_row_of(first_tile), rows_here);
-        }
+  // One thread of the last warpgroup brings everything; it runs ahead of the others by as many lines as there are
+  // stages.
+  const bool producer = threadIdx.x == Product::kThreads;
+  struct Next {
+    int tile, line;
+    Place<kStages> place;
+  };
+  auto advance = [&](Next& next) {
+    next.place.advance();
+    if (++next.line == lines) next.line = 0, next.tile += work.step;
+  };
+  auto fetch_weights = [&](const Next& next) {
+    const uint32_t barrier = full + 8 * next.place.stage;
+    ptx::barrier_expect(barrier, C::kStageBytes);
+    const int part = rank * C::kWPart;
+    const uint32_t to = stage_of(next.place.stage) + (C::kNormalise ? 0 : C::kXBytes) + part * (C::kWBytes / 4);
+    const int columns = next.tile % work.across * (Product::kColumns / 32);
+    if constexpr (C::kCluster > 1) {
+      ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier, (1 << C::kCluster) - 1);
+    } else {
+      ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier);
+    }
+  };
+  auto fetch_rows = [&](const Next& next) {
+    if constexpr (!C::kNormalise) {
+      ptx::copy_box(stage_of(next.place.stage), x_map, next.line * kLineNumbers, first_row_of(next.tile),
+                    full + 8 * next.place.stage);
+    }
+  };
+  Next next{first_tile, 0, {}};
+  if (producer) {
+    for (int i = 0; i < kStages && next.tile < end_tile; ++i, advance(next)) fetch_weights(next);
+  }
+  ptx::follow_earlier_kernels();  // only now: weights are there before any kernel has run
+  if (producer) {
+    Next first{first_tile, 0, {}};
+    for (int i = 0; i < kStages && first.tile < end_tile; ++i, advance(first)) fetch_rows(first);
+  }
+  if constexpr (C::kNormalise) {
+    if (producer) {
+      ptx::barrier_expect(rows_here, static_cast<uint32_t>(lines * C::kXBytes));
+      for (int line = 0; line < lines; ++line) {
+        ptx::copy_box(rows + line * C::kXBytes, x_map, line * kLineNumbers, first_row_of(first_tile), rows_here);
       }
-      Next next{first_tile, 0, {}};
-      for (int i = 0; i < kStages && next.tile < end_tile; ++i, advance(next)) fetch_rows(next);
+    }
+    __syncwarp();
+    ptx::barrier_wait(rows_here, 0);
+    gemm::normalise<typename Product::T, kRows, C::kThreads, kMostHeldLines>(start, kLine, C::kXBytes, args,
+                                                                             [](int row) { return row & 7; });
+    ptx::async_proxy_fence();
+    __syncthreads();
+  }
+
+  if (group == Product::kGroups) {
+    if constexpr (C::kMovesRegisters) ptx::give_registers<40>();
+    if (producer) {
       for (; next.tile < end_tile; advance(next)) {
         ptx::barrier_wait(empty + 8 * next.place.stage, next.place.parity ^ 1);
         fetch_weights(next);
@@ -213,13 +243,6 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
     }
   } else {
     if constexpr (C::kMovesRegisters) ptx::take_registers<232>();
-    ptx::follow_earlier_kernels();
-    if constexpr (C::kNormalise) {
-      ptx::barrier_wait(rows_here, 0);
-      gemm::normalise<Product>(start, kLine, C::kXBytes, args);
-      ptx::async_proxy_fence();
-      ptx::sync_threads(1, Product::kThreads);
-    }
     const int lane = static_cast<int>(threadIdx.x % 32);
     // The stage may be filled again, by all blocks that fill a part of it.
     auto release = [&](int stage) {
@@ -235,6 +258,8 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
     Place<kStages> place;
     const uint32_t group_rows = group * kGroupRows * kLine;
     for (int tile = first_tile; tile < end_tile; tile += work.step) {
+      const int64_t first_column = static_cast<int64_t>(tile % work.across) * Product::kColumns;
+      const gemm::TileBias<Product::kColumns> bias(args, first_column);
       int before = 0;
       for (int line = 0; line < lines; ++line) {
         ptx::barrier_wait(full + 8 * place.stage, place.parity);
@@ -253,7 +278,7 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
       }
       product.finish();
       release(before);
-      gemm::store_tile(product, first_row_of(tile), static_cast<int64_t>(tile % work.across) * Product::kColumns, args);
+      gemm::store_tile(product, first_row_of(tile), first_column, args, bias);
     }
   }
   // No block ends while another may still send to it.
@@ -390,8 +415,8 @@ int run_best(const LinearArgs& args, void* stream) {
 template <class T>
 int run(const LinearArgs& args, void* stream) {
   if (args.gamma != nullptr) {
-    return run_best<Config<WarpgroupProduct<T, 2, 192>, 4, 4, true>, Config<WarpgroupProduct<T, 1, 192>, 4, 4, true>,
-                    Config<WarpgroupProduct<T, 1, 64>, 6, 4, true>>(args, stream);
+    return run_best<Config<WarpgroupProduct<T, 1, 192>, 5, 4, true>, Config<WarpgroupProduct<T, 1, 64>, 6, 4, true>>(
+        args, stream);
   }
   return run_best<Config<WarpgroupProduct<T, 2, 256>, 4, 4, false>, Config<WarpgroupProduct<T, 2, 192>, 5, 4, false>,
                   Config<WarpgroupProduct<T, 1, 192>, 6, 4, false>, Config<WarpgroupProduct<T, 1, 128>, 8, 4, false>,
@@ -402,7 +427,8 @@ int run(const LinearArgs& args, void* stream) {
 }  // namespace
 
 bool takes_hopper(const LinearArgs& args) {
-  return args.dtype != DType::kF32 && args.n % 32 == 0 && (args.gamma == nullptr || args.k <= 384) && is_hopper();
+  return args.dtype != DType::kF32 && args.n % 32 == 0 &&
+         (args.gamma == nullptr || args.k <= kMostHeldLines * kLineNumbers) && is_hopper();
 }
 
 int linear_hopper(const LinearArgs& args, void* stream) {

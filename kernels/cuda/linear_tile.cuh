@@ -90,38 +90,59 @@ __device__ void store_packed(T* to, int count, const float (&v)[kChunkNumbers<T>
   }
 }
 
-/// LayerNorm of the block's rows in shared memory, in place; `row_pitch` and `line_pitch` bytes from row to row and
-/// from line to line. A thread works on the chunks that load_lines let it bring, on all of its rows at a time, so that
-/// it reads gamma and beta once. Columns from k on stay zeros.
+/// LayerNorm of kRows rows in shared memory, in place, by kThreads threads; `row_pitch` and `line_pitch` bytes from row
+/// to row and from line to line. A thread works on the chunks that load_lines let it bring, on all of its rows at a
+/// time, so that it reads gamma and beta once. It holds the numbers of kHeldLines lines, which then are the most that
+/// there may be, in registers, or none. Columns from k on stay zeros.
 ///
 /// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each doing the work of four of
 /// those: what it has of line q is lane + 8 (q % 4)'s.
-template <class Product>
-__device__ void normalise(char* rows, int row_pitch, int line_pitch, const LinearArgs& args) {
-  using T = typename Product::T;
+template <class T, int kRows, int kThreads, int kHeldLines, class Key>
+__device__ void normalise(char* rows, int row_pitch, int line_pitch, const LinearArgs& args, Key key) {
   constexpr int kCount = kChunkNumbers<T>;
-  constexpr int kStep = Product::kThreads / 8;
-  constexpr int kMine = Product::kRows / kStep;
+  constexpr int kStep = kThreads / 8;
+  constexpr int kMine = kRows / kStep;
+  static_assert(kRows % kStep == 0);
   const auto k = static_cast<int>(args.k);
   const int lane = static_cast<int>(threadIdx.x & 7);
   const int first = static_cast<int>(threadIdx.x >> 3);
   auto at = [&](int i, int line) {
     const int row = first + i * kStep;
-    return reinterpret_cast<uint4*>(rows + row * row_pitch + line * line_pitch +
-                                    chunk_offset(lane, typename Product::XKey()(row)));
+    return reinterpret_cast<uint4*>(rows + row * row_pitch + line * line_pitch + chunk_offset(lane, key(row)));
   };
+  constexpr bool kHolds = kHeldLines > 0;
+  float held[kMine][kHolds ? kHeldLines : 1][kCount];
+  // The numbers of a chunk; with `held`, `line` is a constant where this is inlined.
+  auto load = [&](int i, int line, float(&x)[kCount]) {
+    if constexpr (kHolds) {
+#pragma unroll
+      for (int e = 0; e < kCount; ++e) x[e] = held[i][line][e];
+    } else {
+      unpack<T>(*at(i, line), x);
+    }
+  };
+  if constexpr (kHolds) {
+#pragma unroll
+    for (int line = 0; line < kHeldLines; ++line) {
+      if (line * kLineNumbers<T> + lane * kCount >= k) break;
+#pragma unroll
+      for (int i = 0; i < kMine; ++i) unpack<T>(*at(i, line), held[i][line]);
+    }
+  }
   // The sum of term(number, row, whether the number is inside the row) over each row.
   auto sum_of_rows = [&](float* sums, auto term) {
     float part[kMine][4] = {};
-    for (int first_line = 0; first_line * kLineNumbers<T> < k; first_line += 4) {
+#pragma unroll(kHolds ? kHeldLines : 1)
+    for (int first_line = 0; kHolds ? first_line < kHeldLines : first_line * kLineNumbers<T> < k; first_line += 4) {
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
+        if (kHolds && first_line + q >= kHeldLines) break;
         const int column = (first_line + q) * kLineNumbers<T> + lane * kCount;
         if (column >= k) break;
 #pragma unroll
         for (int i = 0; i < kMine; ++i) {
           float x[kCount];
-          unpack<T>(*at(i, first_line + q), x);
+          load(i, first_line + q, x);
 #pragma unroll
           for (int e = 0; e < kCount; ++e) part[i][q] = term(part[i][q], x[e], i, column + e < k);
         }
@@ -143,12 +164,15 @@ __device__ void normalise(char* rows, int row_pitch, int line_pitch, const Linea
 #pragma unroll
   for (float& v : scale) v = 1.0F / sqrtf(fmaf(v, per_element, args.eps));
 
-  for (int column = lane * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
+#pragma unroll(kHolds ? kHeldLines : 1)
+  for (int line = 0; kHolds ? line < kHeldLines : true; ++line) {
+    const int column = line * kLineNumbers<T> + lane * kCount;
+    if (column >= k) break;
     const Affine<T> affine(args.gamma, args.beta, column, k);
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
       float x[kCount];
-      unpack<T>(*at(i, line), x);
+      load(i, line, x);
 #pragma unroll
       for (int e = 0; e < kCount; ++e) x[e] = fmaf((x[e] - mean[i]) * scale[i], affine.gamma[e], affine.beta[e]);
       *at(i, line) = pack<T>(x);
@@ -156,54 +180,53 @@ __device__ void normalise(char* rows, int row_pitch, int line_pitch, const Linea
   }
 }
 
-/// y = scale * activation(product + b) + residual on one tile. A thread reads what it will overwrite of the residual,
-/// kChunksAtOnce whole columns of chunks at a time, before it stores there.
-template <class Product>
-__device__ void store_tile(const Product& product, int64_t first_row, int64_t first_column, const LinearArgs& args) {
+/// y = scale * activation(product + b) + residual on one tile; bias(chunk, column, count, v) gives b of a chunk, which
+/// all lanes of a warp ask for together. A thread reads what it will overwrite of the residual, kChunksAtOnce whole
+/// columns of chunks at a time, before it stores there.
+template <class Product, class Bias>
+__device__ void store_tile(const Product& product, int64_t first_row, int64_t first_column, const LinearArgs& args,
+                           Bias bias) {
   using T = typename Product::T;
   constexpr int kCount = kChunkNumbers<T>;
   constexpr int kRows = Product::kThreadRows;
   constexpr int kStep = Product::kRowStep;
+  constexpr int kAtOnce = Product::kChunksAtOnce;
+  static_assert(Product::kThreadChunks % kAtOnce == 0);
   first_row += Product::row();
   // Addresses are to be worked out from here on, not ahead of the main loop, where every register is taken.
   asm volatile("" : "+l"(first_row), "+l"(first_column));
   // To go; the i-th of this thread's rows exists where kStep * i < rows.
   const auto rows = static_cast<int>(min(args.rows - first_row, static_cast<int64_t>(Product::kRows)));
-  constexpr int kAtOnce = Product::kChunksAtOnce;
-  static_assert(Product::kThreadChunks % kAtOnce == 0);
 #pragma unroll
   for (int first = 0; first < Product::kThreadChunks; first += kAtOnce) {
-    uint4 residual[kAtOnce][kRows];
-    auto count_of = [&](int chunk) {
-      return static_cast<int>(min(args.n - first_column - Product::column(chunk), static_cast<int64_t>(kCount)));
+    const int64_t column = first_column + Product::column(first);
+    auto count_of = [&](int c) {
+      return static_cast<int>(min(args.n - column - 32 * c, static_cast<int64_t>(kCount)));
     };
+    if (count_of(0) <= 0) return;
+    uint4 residual[kAtOnce][kRows];
     if (args.residual != nullptr) {
 #pragma unroll
       for (int c = 0; c < kAtOnce; ++c) {
-        const int count = count_of(first + c);
-        const T* from = static_cast<const T*>(args.residual) + first_row * args.residual_stride + first_column +
-                        Product::column(first + c);
+        const T* from = static_cast<const T*>(args.residual) + first_row * args.residual_stride + column + 32 * c;
 #pragma unroll
         for (int i = 0; i < kRows; ++i, from += kStep * args.residual_stride) {
-          if (count > 0 && kStep * i < rows) residual[c][i] = load_packed(from, count);
+          if ((c == 0 || count_of(c) > 0) && kStep * i < rows) residual[c][i] = load_packed(from, count_of(c));
         }
       }
     }
 #pragma unroll
     for (int c = 0; c < kAtOnce; ++c) {
-      const int chunk = first + c;
-      const int64_t column = first_column + Product::column(chunk);
-      const int count = count_of(chunk);
-      if (count <= 0) return;
-      float bias[kCount];
-      load_floats(args.bias + column, count, bias);
-      T* to = static_cast<T*>(args.y) + first_row * args.y_stride + column;
+      if (c > 0 && count_of(c) <= 0) return;
+      float b[kCount];
+      bias(first + c, column + 32 * c, count_of(c), b);
+      T* to = static_cast<T*>(args.y) + first_row * args.y_stride + column + 32 * c;
 #pragma unroll
       for (int i = 0; i < kRows; ++i, to += kStep * args.y_stride) {
         if (kStep * i >= rows) break;
         float v[kCount];
 #pragma unroll
-        for (int e = 0; e < kCount; ++e) v[e] = product.at(i, chunk, e) + bias[e];
+        for (int e = 0; e < kCount; ++e) v[e] = product.at(i, first + c, e) + b[e];
         if (args.gelu) {
 #pragma unroll
           for (int e = 0; e < kCount; ++e) v[e] = gelu<T>(v[e]);
@@ -212,7 +235,7 @@ __device__ void store_tile(const Product& product, int64_t first_row, int64_t fi
         if (args.residual != nullptr) unpack<T>(residual[c][i], added);
 #pragma unroll
         for (int e = 0; e < kCount; ++e) v[e] = fmaf(args.scale, v[e], added[e]);
-        store_packed(to, count, v);
+        store_packed(to, count_of(c), v);
       }
     }
   }
