@@ -118,7 +118,9 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
 
   if constexpr (kNormalise) {
     ptx::cp_async_wait<kStages - 1>();
-    gemm::normalise<T, kRows, kThreads, 0>(shared, whole_pitch, kLine, args, typename Product::XKey());
+    gemm::normalise<T, kRows, kThreads, 0>(shared, whole_pitch, kLine, args, typename Product::XKey(), [&](int column) {
+      return Affine<T>(args.gamma, args.beta, column, static_cast<int>(args.k));
+    });
   }
 
   Product product;

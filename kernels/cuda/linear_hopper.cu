@@ -65,17 +65,61 @@ template <int kColumns>
 class TileBias {
  public:
   __device__ TileBias(const LinearArgs& args, int64_t first_column) {
-    const int64_t column = first_column + 8 * (threadIdx.x % 32);
-    const auto count = static_cast<int>(min(args.n - column, int64_t{8}));
-    if (threadIdx.x % 32 < kColumns / 8) load_floats(args.bias + column, count, mine_);
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      const int column = 128 * i + 4 * static_cast<int>(threadIdx.x % 32);
+      const auto count = static_cast<int>(min(args.n - first_column - column, int64_t{4}));
+      if (column < kColumns) load_floats(args.bias + first_column + column, count, mine_[i]);
+    }
   }
   __device__ void operator()(int chunk, int64_t, int, float (&v)[8]) const {
 #pragma unroll
-    for (int e = 0; e < 8; ++e) v[e] = __shfl_sync(0xFFFFFFFFU, mine_[e], 4 * chunk + threadIdx.x % 4);
+    for (int e = 0; e < 8; ++e) {
+      const unsigned lane = chunk % 4 * 8 + threadIdx.x % 4 * 2 + e / 4;
+      v[e] = __shfl_sync(0xFFFFFFFFU, mine_[chunk / 4][e % 4], static_cast<int>(lane));
+    }
   }
 
  private:
-  float mine_[8] = {};
+  static constexpr int kParts = (kColumns + 127) / 128;
+  float mine_[kParts][4] = {};
+};
+
+/// gamma and beta in shared memory, for all rows of a block: each as the first four numbers of all chunks, then the
+/// other four, so that eight neighbouring chunks are read without conflicts.
+class SharedAffine {
+ public:
+  static constexpr int kLineBytes = 2 * kLineNumbers<half> * static_cast<int>(sizeof(float));
+  struct OfChunk {
+    float gamma[8], beta[8];
+  };
+
+  __device__ SharedAffine(char* memory, int lines) : memory_(reinterpret_cast<float4*>(memory)), chunks_(8 * lines) {}
+
+  template <int kThreads>
+  __device__ void fill(const LinearArgs& args) {
+    for (int i = static_cast<int>(threadIdx.x); i < 4 * chunks_; i += kThreads) {
+      const int part = i / chunks_;
+      const int column = 8 * (i - part * chunks_) + 4 * (part & 1);
+      const Chunk<float> four = load_chunk(part < 2 ? args.gamma : args.beta, column, static_cast<int>(args.k));
+      memory_[i] = make_float4(four.at[0], four.at[1], four.at[2], four.at[3]);
+    }
+  }
+  __device__ OfChunk operator()(int column) const {
+    OfChunk result;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float4 gamma = memory_[half * chunks_ + column / 8];
+      const float4 beta = memory_[(2 + half) * chunks_ + column / 8];
+      memcpy(result.gamma + 4 * half, &gamma, sizeof gamma);
+      memcpy(result.beta + 4 * half, &beta, sizeof beta);
+    }
+    return result;
+  }
+
+ private:
+  float4* memory_;
+  int chunks_;
 };
 
 }  // namespace gemm
@@ -111,7 +155,7 @@ struct Config {
   static constexpr int kXBytes = Product::kRows * kLine;
   static constexpr int kWBytes = Product::kColumns * kLine;
   static constexpr int kStageBytes = (kNormalise ? 0 : kXBytes) + kWBytes;
-  static constexpr int kBarrierBytes = 8 * (2 * kStages + 1);
+  static constexpr int kBarrierBytes = 8 * (2 * kStages + 2);
   static constexpr int kWPart = 4 / kCluster;  // of w's four pieces, what each block of a cluster brings for all
   static_assert(4 % kCluster == 0);
   /// 168 registers a thread are all of a multiprocessor's; the producer needs few of its own.
@@ -119,7 +163,8 @@ struct Config {
   static_assert(!kMovesRegisters || 232 * Product::kThreads + 40 * kGroupThreads <= 168 * kThreads);
 
   static int64_t shared_bytes(int64_t k) {
-    return kAtom + (kNormalise ? ceil_div(k, kLineNumbers) * kXBytes : 0) + kStages * kStageBytes + kBarrierBytes;
+    const int64_t line_bytes = kNormalise ? kXBytes + gemm::SharedAffine::kLineBytes : 0;
+    return kAtom + ceil_div(k, kLineNumbers) * line_bytes + kStages * kStageBytes + kBarrierBytes;
   }
 };
 
@@ -164,7 +209,12 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
       C::kNormalise ? min(first_tile + work.at_most, (cluster / work.clusters + 1) * work.across) : work.all;
   auto first_row_of = [&](int tile) { return (tile / work.across * C::kCluster + rank) * kRows; };
 
-  if (threadIdx.x == 0) {
+  // One thread of the last warpgroup brings everything; it runs ahead of the others by as many lines as there are
+  // stages.
+  const bool producer = threadIdx.x == Product::kThreads;
+  if (producer) {
+    ptx::prefetch_map(w_map);
+    ptx::prefetch_map(x_map);
     for (int stage = 0; stage < kStages; ++stage) {
       ptx::barrier_init(full + 8 * stage, 1);
       ptx::barrier_init(empty + 8 * stage, kConsumerWarps * C::kCluster);
@@ -179,9 +229,6 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
   }
 
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
-  // One thread of the last warpgroup brings everything; it runs ahead of the others by as many lines as there are
-  // stages.
-  const bool producer = threadIdx.x == Product::kThreads;
   struct Next {
     int tile, line;
     Place<kStages> place;
@@ -212,6 +259,8 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
   if (producer) {
     for (int i = 0; i < kStages && next.tile < end_tile; ++i, advance(next)) fetch_weights(next);
   }
+  [[maybe_unused]] gemm::SharedAffine affine(start + (rows_here + 16 - rows), lines);
+  if constexpr (C::kNormalise) affine.fill<C::kThreads>(args);
   ptx::follow_earlier_kernels();  // only now: weights are there before any kernel has run
   if (producer) {
     Next first{first_tile, 0, {}};
@@ -224,10 +273,10 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
         ptx::copy_box(rows + line * C::kXBytes, x_map, line * kLineNumbers, first_row_of(first_tile), rows_here);
       }
     }
-    __syncwarp();
+    __syncthreads();
     ptx::barrier_wait(rows_here, 0);
-    gemm::normalise<typename Product::T, kRows, C::kThreads, kMostHeldLines>(start, kLine, C::kXBytes, args,
-                                                                             [](int row) { return row & 7; });
+    gemm::normalise<typename Product::T, kRows, C::kThreads, kMostHeldLines>(
+        start, kLine, C::kXBytes, args, [](int row) { return row & 7; }, affine);
     ptx::async_proxy_fence();
     __syncthreads();
   }
@@ -383,13 +432,14 @@ struct Launcher {
 
   static int64_t tile_time(const LinearArgs& args, int64_t busy) {
     constexpr int64_t kTensor = 2 * Product::kGroups * Product::kColumns;
-    constexpr int64_t kShared = Product::kGroups * (kGroupRows + Product::kColumns);
+    constexpr int64_t kShared =
+        Product::kGroups * (kGroupRows + Product::kColumns) + Product::kColumns + (C::kNormalise ? 0 : Product::kRows);
     constexpr int64_t kBytes = (C::kNormalise ? 0 : C::kXBytes) + C::kWBytes / C::kCluster;
     const int64_t line = std::max({kTensor, kShared, kBytes / bytes_a_clock(busy)});
     return ceil_div(args.k, kLineNumbers) * line + 500 + (args.gelu ? 20 : 8) * Product::kGroups * Product::kColumns;
   }
   static int64_t prologue(const LinearArgs& args) {
-    return 1000 + 4 * Product::kGroups * args.k + ceil_div(args.k, kLineNumbers) * C::kXBytes / 32;
+    return 1000 + 5 * Product::kGroups * args.k + ceil_div(args.k, kLineNumbers) * C::kXBytes / 32;
   }
 };
 
@@ -415,8 +465,8 @@ int run_best(const LinearArgs& args, void* stream) {
 template <class T>
 int run(const LinearArgs& args, void* stream) {
   if (args.gamma != nullptr) {
-    return run_best<Config<WarpgroupProduct<T, 1, 192>, 5, 4, true>, Config<WarpgroupProduct<T, 1, 64>, 6, 4, true>>(
-        args, stream);
+    return run_best<Config<WarpgroupProduct<T, 1, 192>, 5, 4, true>, Config<WarpgroupProduct<T, 1, 64>, 6, 4, true>,
+                    Config<WarpgroupProduct<T, 1, 32>, 6, 1, true>>(args, stream);
   }
   return run_best<Config<WarpgroupProduct<T, 2, 256>, 4, 4, false>, Config<WarpgroupProduct<T, 2, 192>, 5, 4, false>,
                   Config<WarpgroupProduct<T, 1, 192>, 6, 4, false>, Config<WarpgroupProduct<T, 1, 128>, 8, 4, false>,

@@ -91,14 +91,15 @@ __device__ void store_packed(T* to, int count, const float (&v)[kChunkNumbers<T>
 }
 
 /// LayerNorm of kRows rows in shared memory, in place, by kThreads threads; `row_pitch` and `line_pitch` bytes from row
-/// to row and from line to line. A thread works on the chunks that load_lines let it bring, on all of its rows at a
-/// time, so that it reads gamma and beta once. It holds the numbers of kHeldLines lines, which then are the most that
-/// there may be, in registers, or none. Columns from k on stay zeros.
+/// to row and from line to line. affine_of(column) has a chunk's gamma and beta. A thread works on the chunks that
+/// load_lines let it bring, on all of its rows at a time, so that it reads gamma and beta once. It holds the numbers of
+/// kHeldLines lines, which then are the most that there may be, in registers, or none. Columns from k on stay zeros.
 ///
 /// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each doing the work of four of
 /// those: what it has of line q is lane + 8 (q % 4)'s.
-template <class T, int kRows, int kThreads, int kHeldLines, class Key>
-__device__ void normalise(char* rows, int row_pitch, int line_pitch, const LinearArgs& args, Key key) {
+template <class T, int kRows, int kThreads, int kHeldLines, class Key, class AffineOf>
+__device__ void normalise(char* rows, int row_pitch, int line_pitch, const LinearArgs& args, Key key,
+                          AffineOf affine_of) {
   constexpr int kCount = kChunkNumbers<T>;
   constexpr int kStep = kThreads / 8;
   constexpr int kMine = kRows / kStep;
@@ -168,7 +169,7 @@ __device__ void normalise(char* rows, int row_pitch, int line_pitch, const Linea
   for (int line = 0; kHolds ? line < kHeldLines : true; ++line) {
     const int column = line * kLineNumbers<T> + lane * kCount;
     if (column >= k) break;
-    const Affine<T> affine(args.gamma, args.beta, column, k);
+    const auto affine = affine_of(column);
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
       float x[kCount];

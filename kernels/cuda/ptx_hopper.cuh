@@ -68,6 +68,11 @@ __device__ inline void cluster_sync() { asm volatile("barrier.cluster.arrive;\nb
 /// What generic stores have written to shared memory is seen by wgmma and copies that come after.
 __device__ inline void async_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/// The map itself is on its way, so that the first copy need not wait for it.
+__device__ inline void prefetch_map(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
 /// A box of a matrix, from column x and row y on.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int x, int y, uint32_t barrier) {
   asm volatile(

@@ -241,6 +241,9 @@ TEST_P(Linear, ModelShapes) {
   check({.rows = 197, .n = 192, .k = 192, .residual = true}, 13);
   check({.rows = 50, .n = 192, .k = 768, .norm = true, .gelu = true}, 7);
   check({.rows = 50, .n = 1000, .k = 768, .residual = true}, 7);
+  check({.rows = 65, .n = 192, .k = 768, .residual = true}, 13);
+  check({.rows = 33, .n = 768, .k = 3072, .residual = true}, 7);
+  check({.rows = 65, .n = 1536, .k = 384, .norm = true, .gelu = true}, 13);
 }
 
 TEST_P(Linear, AddsToItselfInPlace) {
@@ -299,6 +302,34 @@ TEST_P(LinearCompany, Tiles64x64) {
 
 TEST_P(LinearCompany, Tiles128x192OfWideNormalisedRows) {
   check_parts({.rows = 1000, .n = 2200, .k = 260, .norm = true});
+}
+
+/// Tiles of the products with wgmma: widths that they do not divide, and rows that leave blocks of a cluster without
+/// any.
+class LinearWarpgroups : public LinearCompany {};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, LinearWarpgroups, ::testing::Values(DType::kF16, DType::kBF16),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(LinearWarpgroups, Tiles128x256) { check_parts({.rows = 1030, .n = 2144, .k = 72, .gelu = true}); }
+
+TEST_P(LinearWarpgroups, Tiles128x192) { check_parts({.rows = 1030, .n = 1440, .k = 72, .residual = true}); }
+
+TEST_P(LinearWarpgroups, Tiles64x192) {
+  check_parts({.rows = 553, .n = 1312, .k = 136, .residual = true, .scale = 0.5F});
+  check_parts({.rows = 553, .n = 1312, .k = 136, .norm = true, .gelu = true});
+}
+
+TEST_P(LinearWarpgroups, Tiles64x128) { check_parts({.rows = 553, .n = 672, .k = 72, .residual = true}); }
+
+TEST_P(LinearWarpgroups, Tiles64x64) {
+  check_parts({.rows = 553, .n = 288, .k = 72, .gelu = true});
+  check_parts({.rows = 553, .n = 480, .k = 72, .norm = true});
+}
+
+TEST_P(LinearWarpgroups, Tiles64x32) {
+  check_parts({.rows = 553, .n = 32, .k = 1032, .residual = true});
+  check_parts({.rows = 553, .n = 32, .k = 200, .norm = true});
 }
 
 /// A row with something in it that is not a number comes out as such, and the rows beside it as ever.
