@@ -311,13 +311,13 @@ class LinearWarpgroups : public LinearCompany {};
 INSTANTIATE_TEST_SUITE_P(DTypes, LinearWarpgroups, ::testing::Values(DType::kF16, DType::kBF16),
                          [](const auto& info) { return std::string(name(info.param)); });
 
-TEST_P(LinearWarpgroups, Tiles128x256) { check_parts({.rows = 1030, .n = 2144, .k = 72, .gelu = true}); }
+TEST_P(LinearWarpgroups, Tiles128x256) { check_parts({.rows = 1030, .n = 2144, .k = 136, .residual = true}); }
 
 TEST_P(LinearWarpgroups, Tiles128x192) { check_parts({.rows = 1030, .n = 1440, .k = 72, .residual = true}); }
 
 TEST_P(LinearWarpgroups, Tiles64x192) {
-  check_parts({.rows = 553, .n = 1312, .k = 136, .residual = true, .scale = 0.5F});
-  check_parts({.rows = 553, .n = 1312, .k = 136, .norm = true, .gelu = true});
+  check_parts({.rows = 620, .n = 1312, .k = 136, .residual = true, .scale = 0.5F});
+  check_parts({.rows = 620, .n = 1312, .k = 136, .norm = true, .gelu = true});
 }
 
 TEST_P(LinearWarpgroups, Tiles64x128) { check_parts({.rows = 553, .n = 672, .k = 72, .residual = true}); }
