@@ -1,3 +1,44 @@
+// linear()'s products of 16 bits on a Hopper: the tensor cores by wgmma, which takes both operands from shared memory,
+// and TMA to bring them there.
+//
+// A block is one to two warpgroups of consumers, each with 64 rows and all columns of the block's tile, and one thread
+// of another that brings lines (gemm_tile.cuh) of x and w into a ring of stages, as far ahead as the ring is long,
+// over the ends of tiles: the next tile's first lines come while the last one's results leave. A stage has two
+// barriers: full, for the bytes that come, and empty, for the consumers' warps that have read it. wgmma's own
+// swizzling of lines is TMA's, and w's rows come in an order that leaves each thread with 16 bytes of neighbouring
+// columns (WarpgroupProduct): the epilogue is that of linear.cu. Zeros come for whatever lies outside of x and w.
+//
+// The blocks of a cluster have different rows and the same columns. Each brings a quarter of w's tile, to all four:
+// L2 is asked for a line of w once for a cluster's rows, 256 or 512 of them.
+//
+// With gamma a block keeps to its rows for one or several tiles of columns: they are brought once, normalised by all
+// of the block's threads to the bits that layernorm.cu would store, and stay; only w streams by.
+//
+// The sum over k runs upwards in steps of 16 whatever the tile, as in linear.cu; but how wgmma rounds within a step
+// and mma.sync does need not be the same. So which of the two it is depends on the machine, dtype, n and k alone.
+//
+//   tile    warpgroups  stages  cluster  registers  shared memory, KiB  for
+//   128x256 2           4       4        168 (232)  193                 many rows, wide n; the producer gives registers
+//   128x192 2           5       4        168        201
+//   64x192  1           6       4        192        193
+//   64x128  1           8       4        152        193                 some rows
+//   64x64   1           8       4        120        129
+//   64x32   1           8       1        64         97                  one image
+//   64x192  1           5       4        192        171 (k = 384)       norm
+//   64x64   1           6       4        128        100 (k = 384)       norm, some rows
+//   64x32   1           6       1        128        76 (k = 384)        norm, one image
+//
+// Estimates by ptxsim's counters, h200, not measurements: no bank conflict, nothing spills. L2 is the limit of large
+// products: a step of a 128x256 tile asks it for 128 + 64 lines, and takes the tensor cores 1024 clocks, in which a
+// processor's share of L2 (5.5 TB/s) is 160 lines; shared memory, which TMA writes and wgmma reads, is busy for as long
+// as the tensor cores. 6272 rows, n = 3072, k = 768, GELU: 43 us (linear.cu: 93). With norm and GELU instructions are
+// the limit: 6272 rows, n = 1536, k = 384: 12.7 us (21).
+//
+// Tried: clusters of 2: the products of a width of 768 at 6272 rows ask L2 for a fifth more. 192x256, three warpgroups:
+// ptxas does not give 128 accumulators to a block of 512 threads. Bias, gamma and beta read by every thread for itself:
+// a fifth and more of all sectors. Numbers unpacked anew for each pass of LayerNorm: conversions become the limit for
+// one image.
+
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
