@@ -332,6 +332,19 @@ TEST_P(LinearWarpgroups, Tiles64x32) {
   check_parts({.rows = 553, .n = 32, .k = 200, .norm = true});
 }
 
+/// Here the ring goes on from one tile to the next.
+TEST_P(LinearWarpgroups, SeveralTilesToABlock) {
+  check_parts({.rows = 8491, .n = 32, .k = 520, .residual = true});
+  check_parts({.rows = 8229, .n = 64, .k = 264});
+  check_parts({.rows = 8229, .n = 96, .k = 264, .gelu = true});
+  check_parts({.rows = 5216, .n = 416, .k = 200, .residual = true});
+  check_parts({.rows = 8229, .n = 416, .k = 200});
+  check_parts({.rows = 8229, .n = 608, .k = 136, .residual = true});
+  check_parts({.rows = 4299, .n = 96, .k = 200, .norm = true});
+  check_parts({.rows = 4168, .n = 96, .k = 40, .norm = true});
+  check_parts({.rows = 4299, .n = 288, .k = 136, .norm = true, .gelu = true});
+}
+
 /// A row with something in it that is not a number comes out as such, and the rows beside it as ever.
 TEST_P(Linear, RowsKeepToThemselves) {
   for (const int64_t n : {40, 64}) {
