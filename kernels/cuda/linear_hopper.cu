@@ -19,14 +19,14 @@
 //
 //   tile    warpgroups  stages  cluster  registers  shared memory, KiB  for
 //   128x256 2           4       4        168 (232)  193                 many rows, wide n; the producer gives registers
-//   128x192 2           5       4        168        201
-//   64x192  1           6       4        192        193
-//   64x128  1           8       4        152        193                 some rows
-//   64x64   1           8       4        120        129
+//   128x192 2           5       4        167        201
+//   64x192  1           6       4        189        193
+//   64x128  1           8       4        146        193                 some rows
+//   64x64   1           8       4        113        129
 //   64x32   1           8       1        64         97                  one image
-//   64x192  1           5       4        192        171 (k = 384)       norm
-//   64x64   1           6       4        128        100 (k = 384)       norm, some rows
-//   64x32   1           6       1        128        76 (k = 384)        norm, one image
+//   64x192  1           5       4        191        172 (k = 384)       norm
+//   64x64   1           6       4        125        100 (k = 384)       norm, some rows
+//   64x32   1           6       1        126        76 (k = 384)        norm, one image
 //
 // Estimates by ptxsim's counters, h200, not measurements: no bank conflict, nothing spills. L2 is the limit of large
 // products: a step of a 128x256 tile asks it for 128 + 64 lines, and takes the tensor cores 1024 clocks, in which a
@@ -176,14 +176,14 @@ constexpr int kLineNumbers = gemm::kLineNumbers<half>;
 constexpr int kMostHeldLines = 6;  // of rows that are normalised
 constexpr int kAtom = 1024;        // eight rows of a line: where the swizzling begins anew
 
-/// The tiles that a cluster of blocks makes, one after the other. Each is as many rows as the blocks have together; a
-/// tile's number is that of its rows times the tiles across, and that of its columns.
+/// Which tiles a cluster of blocks makes, one after the other. Tiles are as high as the cluster's blocks together, and
+/// numbered row by row. With norm a cluster's tiles are neighbours in a row, without it they are `step` apart.
 struct Work {
-  int32_t across;
-  int32_t all;
-  int32_t step;      // to the next tile
+  int32_t across;    // tiles in a row
+  int32_t all;       // tiles
+  int32_t step;      // from a cluster's tile to its next
   int32_t at_most;   // tiles of a cluster
-  int32_t clusters;  // with norm, that share rows
+  int32_t clusters;  // with norm: that share a row of tiles; without: all
 };
 
 template <class Product_, int kStages_, int kCluster_, bool kNormalise_>
@@ -415,7 +415,8 @@ int encode(CUtensorMap* map, DType dtype, const void* data, const cuuint64_t (&e
                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
-/// What a tile takes, in clocks of an H100, to choose one by.
+/// How a configuration would do the work, and how long it would take by a count in clocks of an H100, so that one can
+/// be chosen: of speed alone, for all of them give the same bits.
 template <class C>
 struct Launcher {
   using Product = typename C::Product;
@@ -425,7 +426,7 @@ struct Launcher {
     const int64_t across = ceil_div(args.n, Product::kColumns);
     Work best{};
     time = std::numeric_limits<int64_t>::max();
-    // A part of the chip has 16 or 18 multiprocessors, and a cluster lies within one.
+    // A cluster lies within one of the chip's parts, which have 16 or 18 multiprocessors.
     constexpr int64_t kAtOnce = C::kCluster == 4 ? 32 : kProcessors / C::kCluster;
     if constexpr (C::kNormalise) {
       for (int64_t tiles = 1; tiles <= across; ++tiles) {
