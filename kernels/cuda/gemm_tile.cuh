@@ -72,6 +72,7 @@ class TensorProduct {
   static constexpr int kThreadRows = kRows / kWarpsDown / 8;
   static constexpr int kThreadChunks = kColumns / kWarpsAcross / 32;
   static constexpr int kRowStep = 8;
+  static constexpr int kChunksAtOnce = 1;  // of the epilogue: every register is taken
   __device__ static int row() { return first_row() + lane() / 4; }
   __device__ static int column(int chunk) { return first_column() + 32 * chunk + 8 * (lane() % 4); }
   __device__ float at(int i, int chunk, int e) const { return sum_[i / 2][4 * chunk + e / 2][i % 2 * 2 + e % 2]; }
@@ -160,6 +161,7 @@ class FloatProduct {
   static constexpr int kThreadRows = kThreadRows_;
   static constexpr int kThreadChunks = kThreadColumns / 4;
   static constexpr int kRowStep = 4;
+  static constexpr int kChunksAtOnce = 1;
   __device__ static int row() { return first_row() + lane() / 8; }
   __device__ static int column(int chunk) { return first_column() + 32 * chunk + 4 * (lane() % 8); }
   __device__ float at(int i, int chunk, int e) const { return sum_[i][4 * chunk + e]; }

@@ -32,18 +32,22 @@ inline cudaError_t device_attribute(cudaDeviceAttr attribute, int& value) {
   return error != cudaSuccess ? error : cudaDeviceGetAttribute(&value, attribute, device);
 }
 
-/// Whether a kernel may begin before the one before has ended. Only where the sm_90a code runs: newer devices get the
-/// PTX for sm_80, in which follow_earlier_kernels does not wait.
-inline bool has_dependent_launch() {
+/// Whether the sm_90a code runs, with wgmma and TMA, and kernels that may begin before the one before has ended: newer
+/// devices get the PTX for sm_80, in which follow_earlier_kernels does not wait.
+inline bool is_hopper() {
   int major = 0;
   return device_attribute(cudaDevAttrComputeCapabilityMajor, major) == cudaSuccess && major == 9;
 }
 
-/// Launches and reports, as a kernel that calls ptx::follow_earlier_kernels. Kernels that want more than 48 KiB of
-/// shared memory must say so first, which this does.
+/// What launchers of many tiles count with: an H100's multiprocessors.
+constexpr int64_t kProcessors = 132;
+
+/// Launches and reports, as a kernel that calls ptx::follow_earlier_kernels; `cluster` neighbouring blocks of the grid
+/// run together where that is more than one. Kernels that want more than 48 KiB of shared memory must say so first,
+/// which this does.
 template <class... Parameters>
-int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
-           std::type_identity_t<Parameters>... arguments) {
+int launch_clusters(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block, size_t shared_bytes,
+                    void* stream, std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared_bytes > 48 * 1024) {
     // The limit belongs to the kernel, not to the launch: every thread sets the same, the most that the device has.
@@ -57,17 +61,30 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_b
     }
     if (error != cudaSuccess) return error;
   }
-  cudaLaunchAttribute dependent{};
-  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  dependent.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2]{};
+  unsigned count = 0;
+  if (is_hopper()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {cluster, 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &dependent;
-  config.numAttrs = has_dependent_launch() ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+template <class... Parameters>
+int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
+           std::type_identity_t<Parameters>... arguments) {
+  return launch_clusters(kernel, 1, grid, block, shared_bytes, stream, arguments...);
 }
 
 }  // namespace cpvt::cuda

@@ -1,5 +1,5 @@
 // y = scale * activation(norm(x) W^T + b) + residual: every dense layer of a transformer, with the LayerNorm before it
-// and the residual behind it in the same pass.
+// and the residual behind it in the same pass. On a Hopper most of those with 16 bits are linear_hopper.cu's.
 //
 // Operands: rows of x and rows of W, k contiguous in both, as mma.m16n8k16 wants them. A block makes a tile of y, a
 // line (128 bytes of k, gemm_tile.cuh) at a time; 2 to 6 lines are in shared memory, all but one of them on their way
@@ -22,7 +22,7 @@
 //   32x32    2 of 16x32  6       96        48                      one image
 //   32x64    4 of 16x32  4           (80)     (44)                 one image, norm
 //   64x64    2 of 32x64  3      254 (231)  48 (72)                 fp32
-//   32x32    2 of 16x32  3      106 (96)   24 (36)                 fp32, one image
+//   32x32    2 of 16x32  3      115 (96)   24 (36)                 fp32, one image
 //
 // Counted by ptxsim, h100: no bank conflict; 16 sectors to a request of cp.async, of the residual and of y. x is read
 // once from memory and for the other columns' blocks from L2, W from L2. Where k is 192, instructions are the limit
@@ -36,10 +36,8 @@
 
 #include <limits>
 
-#include "kernels/cuda/gemm_tile.cuh"
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/linear.h"
-#include "kernels/cuda/row_norm.cuh"
+#include "kernels/cuda/linear_hopper.h"
+#include "kernels/cuda/linear_tile.cuh"
 
 namespace cpvt::cuda {
 namespace {
@@ -47,201 +45,6 @@ namespace {
 using gemm::kChunkNumbers;
 using gemm::kLine;
 using gemm::kLineNumbers;
-
-/// 16 bytes of memory that is 16-byte aligned; only the first `count` numbers are read, the others are zeros.
-template <class T>
-__device__ uint4 load_packed(const T* from, int count) {
-  if (count >= kChunkNumbers<T>) return *reinterpret_cast<const uint4*>(from);
-  T numbers[kChunkNumbers<T>];
-#pragma unroll
-  for (int e = 0; e < kChunkNumbers<T>; ++e) numbers[e] = e < count ? from[e] : from_float<T>(0);
-  uint4 bits;
-  memcpy(&bits, numbers, sizeof(bits));
-  return bits;
-}
-
-/// Takes the bits by value: through a reference into memory they would be read number by number.
-template <class T>
-__device__ void unpack(uint4 bits, float (&v)[kChunkNumbers<T>]) {
-  T numbers[kChunkNumbers<T>];
-  memcpy(numbers, &bits, sizeof(bits));
-#pragma unroll
-  for (int e = 0; e < kChunkNumbers<T>; ++e) v[e] = to_float(numbers[e]);
-}
-
-/// As many floats as 16 bytes of T hold numbers.
-template <int kCount>
-__device__ void load_floats(const float* from, int count, float (&v)[kCount]) {
-  if (count >= kCount) {
-#pragma unroll
-    for (int e = 0; e < kCount; e += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(from + e);
-      v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
-    }
-  } else {
-#pragma unroll
-    for (int e = 0; e < kCount; ++e) v[e] = e < count ? from[e] : 0.0F;
-  }
-}
-
-template <class T>
-__device__ uint4 pack(const float (&v)[kChunkNumbers<T>]) {
-  if constexpr (sizeof(T) == 4) {
-    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
-  } else {
-    return make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7]));
-  }
-}
-
-/// x/2 (1 + erf(x / sqrt 2)). For 16 bits as max(x, 0) - |x| q with q = erfc(|x| / sqrt 2) / 2 from Abramowitz and
-/// Stegun 7.1.26, wrong by at most 2.5e-7 |x|, which a rounding to 16 bits does not notice: erff takes twice the
-/// instructions, more than the tensor cores take for the product where k is 192.
-template <class T>
-__device__ float gelu(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return gelu_erf(x);
-  } else {
-    const float size = fabsf(x);
-    float t;
-    float power;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(size, 0.23164189F, 1.0F)));
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(size * -0.72134752F * size));
-    float q = fmaf(t, 0.5307027145F, -0.7265760135F);
-    q = fmaf(q, t, 0.7107068705F);
-    q = fmaf(q, t, -0.142248368F);
-    q = fmaf(q, t, 0.127414796F);
-    return fmaf(-size, q * t * power, fmaxf(x, 0.0F));
-  }
-}
-
-template <class T>
-__device__ void store_packed(T* to, int count, const float (&v)[kChunkNumbers<T>]) {
-  const uint4 bits = pack<T>(v);
-  if (count >= kChunkNumbers<T>) {
-    *reinterpret_cast<uint4*>(to) = bits;
-  } else {
-    T numbers[kChunkNumbers<T>];
-    memcpy(numbers, &bits, sizeof(bits));
-#pragma unroll
-    for (int e = 0; e < kChunkNumbers<T>; ++e) {
-      if (e < count) to[e] = numbers[e];
-    }
-  }
-}
-
-/// LayerNorm of the block's rows in shared memory, in place. A thread works on the chunks that load_lines let it bring,
-/// so it has to wait for nobody; on all of its rows at a time, so that it reads gamma and beta once. Columns from k on
-/// stay zeros.
-///
-/// The bits are those of row_norm.cuh with 32 lanes to a row. Here there are 8, each doing the work of four of
-/// those: what it has of line q is lane + 8 (q % 4)'s.
-template <class Product>
-__device__ void normalise(char* rows, int pitch, const LinearArgs& args) {
-  using T = typename Product::T;
-  constexpr int kCount = kChunkNumbers<T>;
-  constexpr int kStep = Product::kThreads / 8;
-  constexpr int kMine = Product::kRows / kStep;
-  const auto k = static_cast<int>(args.k);
-  const int lane = static_cast<int>(threadIdx.x & 7);
-  const int first = static_cast<int>(threadIdx.x >> 3);
-  auto at = [&](int i, int line) {
-    const int row = first + i * kStep;
-    return reinterpret_cast<uint4*>(rows + row * pitch + line * kLine +
-                                    gemm::chunk_offset(lane, typename Product::XKey()(row)));
-  };
-  // The sum of term(number, row, whether the number is inside the row) over each row.
-  auto sum_of_rows = [&](float* sums, auto term) {
-    float part[kMine][4] = {};
-    for (int first_line = 0; first_line * kLineNumbers<T> < k; first_line += 4) {
-#pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        const int column = (first_line + q) * kLineNumbers<T> + lane * kCount;
-        if (column >= k) break;
-#pragma unroll
-        for (int i = 0; i < kMine; ++i) {
-          float x[kCount];
-          unpack<T>(*at(i, first_line + q), x);
-#pragma unroll
-          for (int e = 0; e < kCount; ++e) part[i][q] = term(part[i][q], x[e], i, column + e < k);
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) sums[i] = group_sum<8>((part[i][0] + part[i][2]) + (part[i][1] + part[i][3]));
-  };
-  const float per_element = 1.0F / static_cast<float>(k);
-  float mean[kMine];
-  sum_of_rows(mean, [](float sum, float x, int, bool) { return sum + x; });
-#pragma unroll
-  for (float& v : mean) v *= per_element;
-  float scale[kMine];
-  sum_of_rows(scale, [&](float sum, float x, int i, bool inside) {
-    const float d = inside ? x - mean[i] : 0.0F;
-    return fmaf(d, d, sum);
-  });
-#pragma unroll
-  for (float& v : scale) v = 1.0F / sqrtf(fmaf(v, per_element, args.eps));
-
-  for (int column = lane * kCount, line = 0; column < k; column += kLineNumbers<T>, ++line) {
-    const Affine<T> affine(args.gamma, args.beta, column, k);
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      float x[kCount];
-      unpack<T>(*at(i, line), x);
-#pragma unroll
-      for (int e = 0; e < kCount; ++e) x[e] = fmaf((x[e] - mean[i]) * scale[i], affine.gamma[e], affine.beta[e]);
-      *at(i, line) = pack<T>(x);
-    }
-  }
-}
-
-/// y = scale * activation(product + b) + residual on one tile. A thread reads what it will overwrite of the residual, a
-/// whole column of chunks at a time, before it stores there.
-template <class Product>
-__device__ void store_tile(const Product& product, int64_t first_row, int64_t first_column, const LinearArgs& args) {
-  using T = typename Product::T;
-  constexpr int kCount = kChunkNumbers<T>;
-  constexpr int kRows = Product::kThreadRows;
-  constexpr int kStep = Product::kRowStep;
-  first_row += Product::row();
-  // Addresses are to be worked out from here on, not ahead of the main loop, where every register is taken.
-  asm volatile("" : "+l"(first_row), "+l"(first_column));
-  // To go; the i-th of this thread's rows exists where kStep * i < rows.
-  const auto rows = static_cast<int>(min(args.rows - first_row, static_cast<int64_t>(Product::kRows)));
-#pragma unroll
-  for (int chunk = 0; chunk < Product::kThreadChunks; ++chunk) {
-    const int64_t column = first_column + Product::column(chunk);
-    const auto count = static_cast<int>(min(args.n - column, static_cast<int64_t>(kCount)));
-    if (count <= 0) return;
-    uint4 residual[kRows];
-    if (args.residual != nullptr) {
-      const T* from = static_cast<const T*>(args.residual) + first_row * args.residual_stride + column;
-#pragma unroll
-      for (int i = 0; i < kRows; ++i, from += kStep * args.residual_stride) {
-        if (kStep * i < rows) residual[i] = load_packed(from, count);
-      }
-    }
-    float bias[kCount];
-    load_floats(args.bias + column, count, bias);
-    T* to = static_cast<T*>(args.y) + first_row * args.y_stride + column;
-#pragma unroll
-    for (int i = 0; i < kRows; ++i, to += kStep * args.y_stride) {
-      if (kStep * i >= rows) break;
-      float v[kCount];
-#pragma unroll
-      for (int e = 0; e < kCount; ++e) v[e] = product.at(i, chunk, e) + bias[e];
-      if (args.gelu) {
-#pragma unroll
-        for (int e = 0; e < kCount; ++e) v[e] = gelu<T>(v[e]);
-      }
-      float added[kCount] = {};
-      if (args.residual != nullptr) unpack<T>(residual[i], added);
-#pragma unroll
-      for (int e = 0; e < kCount; ++e) v[e] = fmaf(args.scale, v[e], added[e]);
-      store_packed(to, count, v);
-    }
-  }
-}
 
 template <class Product, int kStages, bool kNormalise>
 struct Memory {
@@ -315,7 +118,9 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
 
   if constexpr (kNormalise) {
     ptx::cp_async_wait<kStages - 1>();
-    normalise<Product>(shared, whole_pitch, args);
+    gemm::normalise<T, kRows, kThreads, 0>(shared, whole_pitch, kLine, args, typename Product::XKey(), [&](int column) {
+      return Affine<T>(args.gamma, args.beta, column, static_cast<int>(args.k));
+    });
   }
 
   Product product;
@@ -337,12 +142,12 @@ __global__ void __launch_bounds__(Product::kThreads) linear_tiles(LinearArgs arg
       }
       stage_index = stage_index + 1 == kStages ? 0 : stage_index + 1;
     }
-    store_tile(product, first_row, static_cast<int64_t>(tile) * kColumns, args);
+    gemm::store_tile(product, first_row, static_cast<int64_t>(tile) * kColumns, args,
+                     [&](int, int64_t column, int count, auto& v) { gemm::load_floats(args.bias + column, count, v); });
   }
 }
 
 /// The launcher's choices are of speed alone, and made for an H100: every one of them gives the same bits.
-constexpr int64_t kProcessors = 132;
 
 /// A tile, and how many lines of it are in shared memory at a time.
 template <class Product, int kStages>
@@ -426,6 +231,7 @@ int64_t shared_limit() {
 int linear(const LinearArgs& args, void* stream) {
   if (args.gamma != nullptr && args.k > kWidestNormalisedLinear) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.n == 0) return cudaSuccess;
+  if (takes_hopper(args)) return linear_hopper(args, stream);
   return for_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     return args.gamma != nullptr ? run<T, true>(args, shared_limit(), stream)

@@ -371,9 +371,6 @@ __global__ void __launch_bounds__(Product::kThreads, kBlocksAtOnce<Product>) emb
   }
 }
 
-/// Blocks that an H100 runs at a time. The choice of tile is of speed alone: the results are the same bits.
-constexpr int64_t kProcessors = 132;
-
 template <class Large, class Small, class Reader>
 int run(const Arguments& args, int64_t tiles, void* stream) {
   static_assert(Large::kThreads >= Large::kColumns && Small::kThreads >= Small::kColumns);

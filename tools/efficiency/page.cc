@@ -163,7 +163,8 @@ different bytes that each touches, as if nothing stayed in L2 from one kernel to
 * **memory**: different bytes of global memory that are read or written, the least that can move. **sectors**: those
   that were asked for, of 32 bytes, as a multiple of that: a tile's operands come again for each of its neighbours.
 * **sectors/request**: 16 is a warp's full access of 16 bytes a thread, 4 one of 4 bytes; fewer where a row ends within,
-  more where an access uses its sectors only in part.
+  more where an access uses its sectors only in part. What TMA brings counts as a request, of 4 sectors, for each 128
+  bytes.
 * **tensor instructions**: share of all warp instructions. **tensor work**: multiply-adds of the tensor cores over those
   that mathematics needs; what lies beyond 1 are tiles that reach over the edge.
 * **registers** of a thread are ptxas's for sm_90a; **blocks resident** is how many a multiprocessor holds at a time.

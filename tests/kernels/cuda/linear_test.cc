@@ -203,11 +203,34 @@ TEST_P(Linear, OddExtents) {
   }
 }
 
+/// Widths of whole fragments, which a machine with wgmma computes with that.
+TEST_P(Linear, MultiplesOf32Columns) {
+  int64_t turn = 0;
+  for (const int64_t rows : {1, 63, 64, 65, 130}) {
+    for (const int64_t n : {32, 64, 96, 192}) {
+      for (const int64_t k : {8, 32, 64, 72, 192, 200}) {
+        check({.rows = rows,
+               .n = n,
+               .k = k,
+               .norm = turn % 2 == 1,
+               .gelu = turn % 3 == 1,
+               .residual = turn % 5 < 2,
+               .scale = turn % 4 == 2 ? -0.375F : 1.0F,
+               .slack = turn % 3},
+              17);
+        ++turn;
+      }
+    }
+  }
+}
+
 TEST_P(Linear, Epilogues) {
   for (const bool gelu : {false, true}) {
     for (const bool residual : {false, true}) {
       for (const float scale : {1.0F, -0.375F}) {
-        check({.rows = 40, .n = 70, .k = 100, .gelu = gelu, .residual = residual, .scale = scale, .slack = 1});
+        for (const int64_t n : {70, 96}) {
+          check({.rows = 40, .n = n, .k = 100, .gelu = gelu, .residual = residual, .scale = scale, .slack = 1});
+        }
       }
     }
   }
@@ -218,20 +241,25 @@ TEST_P(Linear, ModelShapes) {
   check({.rows = 197, .n = 192, .k = 192, .residual = true}, 13);
   check({.rows = 50, .n = 192, .k = 768, .norm = true, .gelu = true}, 7);
   check({.rows = 50, .n = 1000, .k = 768, .residual = true}, 7);
+  check({.rows = 65, .n = 192, .k = 768, .residual = true}, 13);
+  check({.rows = 33, .n = 768, .k = 3072, .residual = true}, 7);
+  check({.rows = 65, .n = 1536, .k = 384, .norm = true, .gelu = true}, 13);
 }
 
 TEST_P(Linear, AddsToItselfInPlace) {
-  const Case c{.rows = 37, .n = 45, .k = 40, .residual = true, .scale = 0.5F};
-  Layer layer(c, GetParam());
-  DeviceMatrix apart(GetParam(), c.rows, c.n);
-  layer.run(0, apart);
-  std::vector<float> values;
-  for (int64_t r = 0; r < c.rows; ++r) {
-    for (int64_t j = 0; j < c.n; ++j) values.push_back(layer.residual()(r, j));
+  for (const int64_t n : {45, 64}) {
+    const Case c{.rows = 137, .n = n, .k = 40, .residual = true, .scale = 0.5F};
+    Layer layer(c, GetParam());
+    DeviceMatrix apart(GetParam(), c.rows, c.n);
+    layer.run(0, apart);
+    std::vector<float> values;
+    for (int64_t r = 0; r < c.rows; ++r) {
+      for (int64_t j = 0; j < c.n; ++j) values.push_back(layer.residual()(r, j));
+    }
+    DeviceMatrix y(GetParam(), c.rows, c.n, 1, values);
+    layer.run(0, y, y.data(), y.stride());
+    EXPECT_TRUE(y.same_bits(apart)) << "n " << n;
   }
-  DeviceMatrix y(GetParam(), c.rows, c.n, 1, values);
-  layer.run(0, y, y.data(), y.stride());
-  EXPECT_TRUE(y.same_bits(apart));
 }
 
 /// The launcher's tiles depend on the number of rows; the bits of a row must not. Every tile that it has is in here.
@@ -276,34 +304,81 @@ TEST_P(LinearCompany, Tiles128x192OfWideNormalisedRows) {
   check_parts({.rows = 1000, .n = 2200, .k = 260, .norm = true});
 }
 
+/// Tiles of the products with wgmma: widths that they do not divide, and rows that leave blocks of a cluster without
+/// any.
+class LinearWarpgroups : public LinearCompany {};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, LinearWarpgroups, ::testing::Values(DType::kF16, DType::kBF16),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(LinearWarpgroups, Tiles128x256) { check_parts({.rows = 1030, .n = 2144, .k = 136, .residual = true}); }
+
+TEST_P(LinearWarpgroups, Tiles128x192) { check_parts({.rows = 1030, .n = 1440, .k = 72, .residual = true}); }
+
+TEST_P(LinearWarpgroups, Tiles64x192) {
+  check_parts({.rows = 620, .n = 1312, .k = 136, .residual = true, .scale = 0.5F});
+  check_parts({.rows = 620, .n = 1312, .k = 136, .norm = true, .gelu = true});
+}
+
+TEST_P(LinearWarpgroups, Tiles64x128) { check_parts({.rows = 553, .n = 672, .k = 72, .residual = true}); }
+
+TEST_P(LinearWarpgroups, Tiles64x64) {
+  check_parts({.rows = 553, .n = 288, .k = 72, .gelu = true});
+  check_parts({.rows = 553, .n = 480, .k = 72, .norm = true});
+}
+
+TEST_P(LinearWarpgroups, Tiles64x32) {
+  check_parts({.rows = 553, .n = 32, .k = 1032, .residual = true});
+  check_parts({.rows = 553, .n = 32, .k = 200, .norm = true});
+}
+
+/// Here the ring goes on from one tile to the next.
+TEST_P(LinearWarpgroups, SeveralTilesToABlock) {
+  check_parts({.rows = 8491, .n = 32, .k = 520, .residual = true});
+  check_parts({.rows = 8229, .n = 64, .k = 264});
+  check_parts({.rows = 8229, .n = 96, .k = 264, .gelu = true});
+  check_parts({.rows = 5216, .n = 416, .k = 200, .residual = true});
+  check_parts({.rows = 8229, .n = 416, .k = 200});
+  check_parts({.rows = 8229, .n = 608, .k = 136, .residual = true});
+  check_parts({.rows = 4299, .n = 96, .k = 200, .norm = true});
+  check_parts({.rows = 4168, .n = 96, .k = 40, .norm = true});
+  check_parts({.rows = 4299, .n = 288, .k = 136, .norm = true, .gelu = true});
+}
+
 /// A row with something in it that is not a number comes out as such, and the rows beside it as ever.
 TEST_P(Linear, RowsKeepToThemselves) {
-  for (const bool norm : {false, true}) {
-    const Case c{.rows = 33, .n = 40, .k = 72, .norm = norm, .gelu = true};
-    Layer layer(c, GetParam());
-    DeviceMatrix y(GetParam(), c.rows, c.n);
-    layer.run(0, y);
-    layer.spoil_row(17);
-    DeviceMatrix spoiled(GetParam(), c.rows, c.n);
-    layer.run(0, spoiled);
-    for (int64_t r = 0; r < c.rows; ++r) {
-      if (r == 17) continue;
-      EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+  for (const int64_t n : {40, 64}) {
+    for (const bool norm : {false, true}) {
+      const Case c{.rows = 33, .n = n, .k = 72, .norm = norm, .gelu = true};
+      Layer layer(c, GetParam());
+      DeviceMatrix y(GetParam(), c.rows, c.n);
+      layer.run(0, y);
+      layer.spoil_row(17);
+      DeviceMatrix spoiled(GetParam(), c.rows, c.n);
+      layer.run(0, spoiled);
+      for (int64_t r = 0; r < c.rows; ++r) {
+        if (r == 17) continue;
+        EXPECT_TRUE(spoiled.same_row(r, y, r)) << r;
+      }
+      for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
     }
-    for (int64_t j = 0; j < c.n; ++j) EXPECT_TRUE(std::isnan(spoiled(17, j))) << j;
   }
 }
 
 /// LayerNorm before the product and within it: the same bits.
 TEST_P(Linear, FusedLayerNormIsTheOtherOne) {
-  for (const int64_t k : {7, 64, 195, 384, 700}) {
-    const Case c{.rows = 37, .n = 40, .k = k, .norm = true};
-    Layer layer(c, GetParam());
-    DeviceMatrix fused(GetParam(), c.rows, c.n);
-    layer.run(0, fused);
-    DeviceMatrix apart(GetParam(), c.rows, c.n);
-    layer.run_apart(apart);
-    EXPECT_TRUE(fused.same_bits(apart)) << "k " << k;
+  for (const int64_t n : {40, 64}) {
+    for (const int64_t k : {7, 64, 195, 384, 700}) {
+      // The one that is fused may be mma's and the other one wgmma's, whose sums may be rounded in another way.
+      if (n % 32 == 0 && k > 384) continue;
+      const Case c{.rows = 137, .n = n, .k = k, .norm = true};
+      Layer layer(c, GetParam());
+      DeviceMatrix fused(GetParam(), c.rows, c.n);
+      layer.run(0, fused);
+      DeviceMatrix apart(GetParam(), c.rows, c.n);
+      layer.run_apart(apart);
+      EXPECT_TRUE(fused.same_bits(apart)) << "n " << n << " k " << k;
+    }
   }
 }
 

@@ -87,6 +87,32 @@ TEST(Counters, OfStridesAndBankConflicts) {
   EXPECT_EQ(c.unique_read, 128U);
 }
 
+/// What a block stores in another one's shared memory passes through banks as well.
+TEST(Counters, OfStoresToAnotherBlock) {
+  Device device(counting());
+  LoadedModule module(device.machine(), kernel(0, R"(
+    .shared .align 4 .b8 tile[128];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, %cluster_ctarank;
+    xor.b32 %r2, %r2, 1;
+    mov.u32 %r3, tile;
+    mad.lo.s32 %r3, %r1, 4, %r3;
+    mapa.shared::cluster.u32 %r4, %r3, %r2;
+    st.shared::cluster.u32 [%r4], %r1;
+    barrier.cluster.arrive;
+    barrier.cluster.wait;
+  )"),
+                      {});
+  Launch launch;
+  launch.kernel = module.kernel("k");
+  launch.grid = launch.cluster = {2, 1, 1};
+  launch.block = {32, 1, 1};
+  ASSERT_EQ(device.machine().run(launch).status, Status::kOk);
+  const LaunchCounts& c = *device.machine().counters()->launches()[0];
+  EXPECT_EQ(of(c, Traffic::kSharedStore).requests, 2U);
+  EXPECT_EQ(of(c, Traffic::kSharedStore).wavefronts, 2U);
+}
+
 TEST(Counters, OfDivergence) {
   Device device(counting());
   Allocation* x = device.upload(std::vector<uint32_t>(64, 1));

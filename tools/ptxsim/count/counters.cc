@@ -44,7 +44,8 @@ class CountingObserver : public Observer {
         add.sectors = global_sectors(a.mask, a.address, a.bytes);
         touch(warp, a, reads || atomic, !reads);
         break;
-      case Space::kShared: {
+      case Space::kShared:
+      case Space::kSharedCluster: {  // another block's has the same banks, as busy
         kind = atomic ? Traffic::kSharedAtomic : reads ? Traffic::kSharedLoad : Traffic::kSharedStore;
         const Wavefronts w = shared_wavefronts(a.mask, a.address, a.bytes);
         add.wavefronts = w.count;
