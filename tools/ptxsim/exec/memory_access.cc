@@ -184,9 +184,9 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
     if (a->kind == MemoryKind::kHost || a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kRegistered) {
       w.looked_at_host = true;
     }
-    std::byte* const origin = a->host;
-    const uint64_t start = a->base;
-    for (int l = 0; l < kLanes; ++l) located.pointer[l] = origin + (address[l] - start);
+    // In whole numbers: a lane that is not on may have any address, of which a pointer must not be made by adding.
+    const uint64_t shift = reinterpret_cast<uint64_t>(a->host) - a->base;
+    for (int l = 0; l < kLanes; ++l) located.pointer[l] = reinterpret_cast<std::byte*>(address[l] + shift);
     return true;
   }
   common = nullptr;
