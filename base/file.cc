@@ -26,6 +26,28 @@ struct Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 };
 
+/// A file without a name, which vanishes with the process: where the file system has such. Else none.
+class NamelessFile {
+ public:
+  explicit NamelessFile(const std::filesystem::path& folder)
+      : fd_(open(folder.empty() ? "." : folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666)) {}
+  ~NamelessFile() {
+    if (fd_ >= 0) close(fd_);
+  }
+  NamelessFile(const NamelessFile&) = delete;
+  NamelessFile& operator=(const NamelessFile&) = delete;
+
+  bool exists() const { return fd_ >= 0 && access(path().c_str(), W_OK) == 0; }
+  std::string path() const { return fmt::format("/proc/self/fd/{}", fd_); }
+  bool name(const std::filesystem::path& path) const {
+    unlink(path.c_str());  // what an earlier process of this number may have left
+    return linkat(AT_FDCWD, this->path().c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0;
+  }
+
+ private:
+  int fd_;
+};
+
 }  // namespace
 
 std::string_view kind_text(std::filesystem::file_type type) {
@@ -69,42 +91,17 @@ void MappedFile::drop_pages() const {
   if (data_ != nullptr) madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
 }
 
-namespace {
-
-/// A file without a name, which vanishes with the process: where the file system has such. Else none.
-class NamelessFile {
- public:
-  explicit NamelessFile(const std::filesystem::path& folder)
-      : fd_(open(folder.empty() ? "." : folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666)) {}
-  ~NamelessFile() {
-    if (fd_ >= 0) close(fd_);
-  }
-  NamelessFile(const NamelessFile&) = delete;
-  NamelessFile& operator=(const NamelessFile&) = delete;
-
-  bool exists() const { return fd_ >= 0 && access(path().c_str(), W_OK) == 0; }
-  std::string path() const { return fmt::format("/proc/self/fd/{}", fd_); }
-  bool name(const std::filesystem::path& path) const {
-    unlink(path.c_str());  // what an earlier process of this number may have left
-    return linkat(AT_FDCWD, this->path().c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0;
-  }
-
- private:
-  int fd_;
-};
-
-}  // namespace
-
 void write_file(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write) {
   auto beside = path;
   beside += fmt::format(".{}.partial", getpid());
   try {
     const NamelessFile nameless(path.parent_path());
-    std::ofstream out(nameless.exists() ? nameless.path() : beside.string(), std::ios::binary | std::ios::trunc);
+    const bool unnamed = nameless.exists();
+    std::ofstream out(unnamed ? nameless.path() : beside.string(), std::ios::binary | std::ios::trunc);
     if (!out) throw Error("{}: cannot create: {}", path.string(), std::strerror(errno));
     write(out);
     out.close();
-    if (!out || (nameless.exists() && !nameless.name(beside))) {
+    if (!out || (unnamed && !nameless.name(beside))) {
       throw Error("{}: cannot write: {}", path.string(), std::strerror(errno));
     }
     std::filesystem::rename(beside, path);

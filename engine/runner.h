@@ -18,8 +18,8 @@ class Runner {
   /// `memory_limit`: bytes for weights, tables and arena; 0 takes what the device has free.
   explicit Runner(std::shared_ptr<const Executable> executable, size_t memory_limit = 0);
   ~Runner();
-  Runner(Runner&&) = default;
-  Runner& operator=(Runner&&) = delete;
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
 
   /// The plan of a batch of these sizes, without running it; valid until the next call. `wanted` are names of the
   /// graph's outputs. Throws Error, with the figures, where it would not fit into the memory limit, and while a batch
