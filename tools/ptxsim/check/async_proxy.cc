@@ -7,8 +7,7 @@
 
 namespace ptxsim {
 
-// --- order
-// ------------------------------------------------------------------------------------------------------------
+// --- order -----------------------------------------------------------------------------------------------------------
 
 void Watcher::proxy_fence(Warp& warp, Mask lanes) {
   if (!launch_->async_proxy()) return;
@@ -50,8 +49,7 @@ void Watcher::async_wait(Warp& warp, Mask lanes, AsyncReader reader, uint64_t pe
   std::erase_if(w.under_way.entries, [&](const auto& e) { return e.second.group < done; });
 }
 
-// --- shared memory
-// ----------------------------------------------------------------------------------------------------
+// --- shared memory ---------------------------------------------------------------------------------------------------
 
 void Watcher::async_proxy(Warp& warp, const Instruction& in, const Access& a, const Cta& owner) {
   using Kind = Access::Kind;
@@ -161,8 +159,7 @@ void Watcher::still_read(Warp& warp, const Instruction& in, const Access& a, con
   });
 }
 
-// --- registers
-// --------------------------------------------------------------------------------------------------------
+// --- registers -------------------------------------------------------------------------------------------------------
 
 void Watcher::product_issued(Warp& warp, const Instruction& in) {
   WarpShadow& w = shadow(warp);

@@ -70,8 +70,7 @@ Checker::~Checker() = default;
 
 std::unique_ptr<Observer> Checker::observe(Grid& grid) { return std::make_unique<Watcher>(*state_, grid); }
 
-// --- what the host does
-// -----------------------------------------------------------------------------------------------
+// --- what the host does ----------------------------------------------------------------------------------------------
 
 namespace {
 

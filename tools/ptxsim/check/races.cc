@@ -7,8 +7,7 @@
 
 namespace ptxsim {
 
-// --- order
-// ------------------------------------------------------------------------------------------------------------
+// --- order -----------------------------------------------------------------------------------------------------------
 
 Order::Whose Order::whose(IntervalId id) {
   if (!across_blocks_) return id < block_.first ? Whose::kFormerLaunch : Whose::kThisBlock;
@@ -52,8 +51,7 @@ bool Order::before(Record r, int lane, bool wrote) {
   return across_blocks_ && id < clock.acquired && released(block_.released, r, wrote);
 }
 
-// --- races
-// ------------------------------------------------------------------------------------------------------------
+// --- races -----------------------------------------------------------------------------------------------------------
 
 RaceCheck::RaceCheck(Order& order, BlockShadow& block, WarpShadow& warp, IntervalId floor, uint32_t place,
                      Manner manner, What what)

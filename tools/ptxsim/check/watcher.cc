@@ -107,8 +107,7 @@ Watcher::Object Watcher::object_of(const Warp& warp, uint64_t object) {
   return {owner.shadow == nullptr ? nullptr : &block(owner), offset};
 }
 
-// --- initialisation
-// ---------------------------------------------------------------------------------------------------
+// --- initialisation --------------------------------------------------------------------------------------------------
 
 template <class Describe>
 void Watcher::initialisation(Warp& warp, const Instruction& in, const Access& a, uint8_t* flags, const uint64_t* place,
@@ -302,8 +301,7 @@ void Watcher::noncoherent(Warp& warp, const Instruction& in, const Access& a, co
   });
 }
 
-// --- races
-// ------------------------------------------------------------------------------------------------------------
+// --- races -----------------------------------------------------------------------------------------------------------
 
 template <class RecordOf>
 void Watcher::acquire_from_records(Warp& warp, Mask lanes, IntervalId floor_id, Order& order, bool in_block,

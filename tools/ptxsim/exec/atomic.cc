@@ -266,8 +266,7 @@ void atomic_b128(Warp& w, const Instruction& in, Mask m) {
   finish_atomic(w, in, m);
 }
 
-// --- which handler
-// ----------------------------------------------------------------------------------------------------
+// --- which handler ---------------------------------------------------------------------------------------------------
 
 template <class U>
 Handler bitwise(std::string_view op) {
@@ -444,8 +443,7 @@ void lower_red(Lowering& l) {
   lower_atomic(l, false);
 }
 
-// --- fences
-// -----------------------------------------------------------------------------------------------------------
+// --- fences ----------------------------------------------------------------------------------------------------------
 
 /// Memory here is always in order; fences matter to those who watch. flags[kOrder]: what the fence does.
 void fence(Warp& w, const Instruction& in, Mask m) {

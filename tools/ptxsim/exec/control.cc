@@ -166,8 +166,7 @@ void lower_call(Lowering& l) {
   finish(l.emit(runtime, slots));
 }
 
-// --- barriers of a block
-// ----------------------------------------------------------------------------------------------
+// --- barriers of a block ---------------------------------------------------------------------------------------------
 
 /// slots: barrier (32), threads (32; zero for all). flags: aligned, waits.
 void bar(Warp& w, const Instruction& in, Mask m) {

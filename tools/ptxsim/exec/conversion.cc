@@ -116,8 +116,7 @@ Handler with_integer(DataType type, F f) {
   }
 }
 
-// --- integer to integer
-// -------------------------------------------------------------------------------------------------
+// --- integer to integer ----------------------------------------------------------------------------------------------
 
 /// The value's low bits, all but `cut`, with sign or zeros above.
 template <bool kSign, class T>
@@ -208,8 +207,7 @@ void lower_integers(Lowering& l, DataType to, DataType from, const Modifiers& mo
   l.hide();
 }
 
-// --- sources of floating types
-// ------------------------------------------------------------------------------------------
+// --- sources of floating types ---------------------------------------------------------------------------------------
 
 struct FromF16 {
   using Register = uint16_t;
@@ -263,8 +261,7 @@ Handler with_integral(Integral how, F f) {
   return nullptr;
 }
 
-// --- floating to integer
-// ------------------------------------------------------------------------------------------------
+// --- floating to integer ---------------------------------------------------------------------------------------------
 
 /// An integral x in D: beyond its range the nearest end of it; NaN is 0, or the lowest bit pattern with only its top
 /// bit set where 64 bits take part.
@@ -339,8 +336,7 @@ void lower_to_integer(Lowering& l, DataType to, DataType from, const Modifiers& 
   l.hide();
 }
 
-// --- integer to floating
-// ------------------------------------------------------------------------------------------------
+// --- integer to floating ---------------------------------------------------------------------------------------------
 
 /// A 64-bit magnitude with only so many significant bits, as a double.
 template <int kSignificant, Rounding kRounding>
@@ -410,8 +406,7 @@ Handler integer_to(DataType from, Rounding rounding) {
   });
 }
 
-// --- floating to floating
-// -----------------------------------------------------------------------------------------------
+// --- floating to floating --------------------------------------------------------------------------------------------
 
 // The flags of the general handler.
 constexpr int kFrom = 0, kTo = 1, kRound = 2, kIntegral = 3, kWhat = 4;
@@ -661,8 +656,7 @@ void lower_from_integer(Lowering& l, DataType to, DataType from, const Modifiers
   l.hide();
 }
 
-// --- pairs
-// --------------------------------------------------------------------------------------------------------------
+// --- pairs -----------------------------------------------------------------------------------------------------------
 
 /// A negative number becomes +0; a NaN stays.
 template <class To>
@@ -774,8 +768,7 @@ void lower_bytes(Lowering& l, DataType to, DataType from, const Modifiers& modif
   l.emit(handler, {l.write(0, bits_of(to)), a});
 }
 
-// --- cvt.pack
-// -----------------------------------------------------------------------------------------------------------
+// --- cvt.pack --------------------------------------------------------------------------------------------------------
 
 /// d = {low: b, then a, then what c has}, a and b clamped to `size` bits. slots: d, a, b, c. flags: [0] size, [1]
 /// signed.

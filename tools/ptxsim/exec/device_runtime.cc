@@ -90,8 +90,7 @@ std::optional<std::string> device_string(const Warp& w, int lane, uint64_t addre
   return std::string(text, length);
 }
 
-// --- printf
-// -----------------------------------------------------------------------------------------------------------
+// --- printf ----------------------------------------------------------------------------------------------------------
 
 /// One thread's printf: walks the format, takes arguments from the buffer that the caller laid out like a struct.
 class Printf {
@@ -264,8 +263,7 @@ void device_printf(Warp& w, const Instruction& in, Mask m) {
   std::fflush(stdout);
 }
 
-// --- malloc and free
-// --------------------------------------------------------------------------------------------------
+// --- malloc and free -------------------------------------------------------------------------------------------------
 
 uint64_t charged(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -316,8 +314,7 @@ void device_free(Warp& w, const Instruction& in, Mask m) {
   });
 }
 
-// --- assert
-// -----------------------------------------------------------------------------------------------------------
+// --- assert ----------------------------------------------------------------------------------------------------------
 
 /// __assertfail(message, file, line, function, size of a character).
 void device_assert(Warp& w, const Instruction& in, Mask m) {

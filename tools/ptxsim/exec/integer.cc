@@ -13,8 +13,7 @@ namespace ptxsim {
 
 namespace {
 
-// --- arithmetic in C++ without its undefined corners
-// --------------------------------------------------------------------
+// --- arithmetic in C++ without its undefined corners -----------------------------------------------------------------
 
 template <class T>
 struct Wider;
@@ -100,8 +99,7 @@ constexpr auto kRelu = []<class T>(T a, T b) {
   return value < T{0} ? T{0} : value;
 };
 
-// --- handlers by type
-// ---------------------------------------------------------------------------------------------------
+// --- handlers by type ------------------------------------------------------------------------------------------------
 
 /// Calls f with a zero of the C++ type of an integer type; null for others.
 template <class F>
@@ -193,8 +191,7 @@ bool lowered_as_float(Lowering& l, DataType type) {
 
 bool lowered_as_float(Lowering& l) { return lowered_as_float(l, l.type()); }
 
-// --- add, sub, and chains of carries
-// ------------------------------------------------------------------------------------
+// --- add, sub, and chains of carries ---------------------------------------------------------------------------------
 
 /// slots: d, a, b. kSub: a - b, where the carry is a borrow. flags[0]: takes the carry; flags[1]: leaves one.
 template <class T, bool kSub>
@@ -258,8 +255,7 @@ void lower_add(Lowering& l) {
   }
 }
 
-// --- mul, mad, sad
-// ------------------------------------------------------------------------------------------------------
+// --- mul, mad, sad ---------------------------------------------------------------------------------------------------
 
 constexpr auto kMadLow = []<class T>(T a, T b, T c) { return kAdd(kLow(a, b), c); };
 constexpr auto kMadHigh = []<class T>(T a, T b, T c) { return kAdd(kHigh(a, b), c); };
@@ -400,8 +396,7 @@ void lower_sad(Lowering& l) {
   emit_uniform(l, ternary<kSad>(l.type()), 3);
 }
 
-// --- div, rem, abs, neg, min, max
-// ---------------------------------------------------------------------------------------
+// --- div, rem, abs, neg, min, max ------------------------------------------------------------------------------------
 
 template <auto F>
 void lower_binary(Lowering& l) {
@@ -430,8 +425,7 @@ void lower_extremum(Lowering& l) {
   emit_uniform(l, handler, 2);
 }
 
-// --- bits
-// ---------------------------------------------------------------------------------------------------------------
+// --- bits ------------------------------------------------------------------------------------------------------------
 
 constexpr auto kCountOnes = []<class T>(T a) { return static_cast<uint32_t>(std::popcount(a)); };
 constexpr auto kCountLeadingZeros = []<class T>(T a) { return static_cast<uint32_t>(std::countl_zero(a)); };
@@ -601,8 +595,7 @@ void lower_bmsk(Lowering& l) {
   emit_uniform(l, clamp ? kOnWords<kBitMask<true>> : kOnWords<kBitMask<false>>, 2);
 }
 
-// --- dp4a, dp2a
-// ---------------------------------------------------------------------------------------------------------
+// --- dp4a, dp2a ------------------------------------------------------------------------------------------------------
 
 template <class T>
 int32_t field(uint32_t word, int index) {
@@ -652,8 +645,7 @@ void lower_dot(Lowering& l) {
   l.emit(handler, {l.write(0, 32), a, b, c});
 }
 
-// --- logic
-// --------------------------------------------------------------------------------------------------------------
+// --- logic -----------------------------------------------------------------------------------------------------------
 
 constexpr auto kAnd = []<class T>(T a, T b) { return static_cast<T>(a & b); };
 constexpr auto kOr = []<class T>(T a, T b) { return static_cast<T>(a | b); };
@@ -751,8 +743,7 @@ void lower_lop3(Lowering& l) {
   l.hide();
 }
 
-// --- shifts
-// -------------------------------------------------------------------------------------------------------------
+// --- shifts ----------------------------------------------------------------------------------------------------------
 
 constexpr auto kShiftLeft = []<class T>(T a, uint32_t by) {
   return by >= kBits<T> ? T{0} : static_cast<T>(Word<T>(a) << (by & (kBits<Word<T>> - 1)));
@@ -801,8 +792,7 @@ void lower_shf(Lowering& l) {
                3);
 }
 
-// --- setp, set
-// ----------------------------------------------------------------------------------------------------------
+// --- setp, set -------------------------------------------------------------------------------------------------------
 
 enum class Combine : uint8_t { kNone, kAnd, kOr, kXor };
 

@@ -14,8 +14,7 @@ namespace {
 
 constexpr auto kSame = []<class T>(T a) { return a; };
 
-// --- mov
-// ----------------------------------------------------------------------------------------------------------------
+// --- mov -------------------------------------------------------------------------------------------------------------
 
 template <class D, class A>
 Handler copy() {
@@ -219,8 +218,7 @@ void lower_mov(Lowering& l) {
   l.emit(bits == 128 ? copy_b128 : copy(bits), {l.write(0, bits), from});
 }
 
-// --- addresses
-// ----------------------------------------------------------------------------------------------------------
+// --- addresses -------------------------------------------------------------------------------------------------------
 
 /// Which window the addresses of a space have among generic ones; global and constant memory need none.
 uint64_t window_of(const Lowering& l) {
@@ -376,8 +374,7 @@ void lower_getctarank(Lowering& l) {
   l.emit(bits == 64 ? rank_of_address<uint64_t> : rank_of_address<uint32_t>, {l.write(0, 32), a});
 }
 
-// --- selections
-// ---------------------------------------------------------------------------------------------------------
+// --- selections ------------------------------------------------------------------------------------------------------
 
 /// slots: d, a, b, p. flags[0]: p is negated.
 template <class T>
@@ -451,8 +448,7 @@ void lower_slct(Lowering& l) {
   l.emit(handler, {l.write(0, bits), a, b, c});
 }
 
-// --- prmt
-// ---------------------------------------------------------------------------------------------------------------
+// --- prmt ------------------------------------------------------------------------------------------------------------
 
 /// The generic mode: each nibble of the selector picks one of eight bytes, or its sign eight times.
 constexpr auto kPermute = [](uint32_t a, uint32_t b, uint32_t selector) {
@@ -506,8 +502,7 @@ void lower_prmt(Lowering& l) {
   l.emit(handler, {l.write(0, 32), a, b, c});
 }
 
-// --- activemask
-// ---------------------------------------------------------------------------------------------------------
+// --- activemask ------------------------------------------------------------------------------------------------------
 
 void active_mask(Warp& w, const Instruction& in, Mask m) {
   for_lanes(w.lanes<uint32_t>(in.slots[0]), m, [=](int) { return m; });

@@ -25,8 +25,7 @@ void each_party(Mask mask, const uint32_t* members, F f) {
   }
 }
 
-// --- meeting
-// ----------------------------------------------------------------------------------------------------------
+// --- meeting ---------------------------------------------------------------------------------------------------------
 
 // flags. The first is the operation's.
 constexpr int kShape = 1;  // index in kShapes
@@ -194,8 +193,7 @@ void give(D* d, Mask lanes, D value) {
 
 void give(Mask& predicate, Mask lanes, bool value) { predicate = value ? predicate | lanes : predicate & ~lanes; }
 
-// --- shfl
-// -------------------------------------------------------------------------------------------------------------
+// --- shfl ------------------------------------------------------------------------------------------------------------
 
 enum class Shuffle { kUp, kDown, kButterfly, kIndex };
 
@@ -288,8 +286,7 @@ void lower_shfl(Lowering& l) {
   in.flags[kShape] = kShuffleShape;
 }
 
-// --- vote
-// -------------------------------------------------------------------------------------------------------------
+// --- vote ------------------------------------------------------------------------------------------------------------
 
 enum class Vote { kAll, kAny, kUniform, kBallot };
 
@@ -344,8 +341,7 @@ void lower_vote(Lowering& l) {
   in.flags[kShape] = ballot ? kBallotShape : kVoteShape;
 }
 
-// --- match
-// ------------------------------------------------------------------------------------------------------------
+// --- match -----------------------------------------------------------------------------------------------------------
 
 /// slots: destination, source, members.
 template <class T>
@@ -408,8 +404,7 @@ void lower_match(Lowering& l) {
   in.flags[kShape] = wide ? kWideMatchShape : kMatchShape;
 }
 
-// --- redux
-// ------------------------------------------------------------------------------------------------------------
+// --- redux -----------------------------------------------------------------------------------------------------------
 
 struct Add {
   uint32_t operator()(uint32_t a, uint32_t b) const { return a + b; }
@@ -472,8 +467,7 @@ void lower_redux(Lowering& l) {
   l.emit(handler, {l.write(0, 32), l.read(1, 32), l.read(2, 32)}).flags[kShape] = kReduxShape;
 }
 
-// --- elect
-// ------------------------------------------------------------------------------------------------------------
+// --- elect -----------------------------------------------------------------------------------------------------------
 
 /// slots: destination, members, predicate. The lowest lane leads.
 void elect(Warp& w, const Instruction& in, Mask m) {

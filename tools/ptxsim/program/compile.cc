@@ -339,8 +339,7 @@ class Compiler {
   std::unordered_map<std::string, uint32_t> register_ids_;
 };
 
-// --- Lowering: what instruction families see of the compiler
-// ----------------------------------------------------------
+// --- Lowering: what instruction families see of the compiler ---------------------------------------------------------
 
 const ptx::Operand& Lowering::operand(size_t i) const {
   if (i >= text_->operands.size()) fail("operand {} is missing in {}", i + 1, text_of(*text_));
@@ -674,8 +673,7 @@ void Lowering::fail_with(const std::string& what) const {
 
 void Lowering::unknown() const { fail("instruction is not known in this form"); }
 
-// --- entry points
-// -----------------------------------------------------------------------------------------------------
+// --- entry points ----------------------------------------------------------------------------------------------------
 
 Program compile(const ptx::Module& module, const ptx::Function& kernel, const SymbolAddress& address_of,
                 bool red_zones) {
