@@ -112,8 +112,9 @@ std::vector<LaneCase> arithmetic_cases() {
                        [=](const Values& v) {
                          const unsigned __int128 low = low_bits(v[0] * v[1], n);
                          const uint64_t out = (low + v[2]) >> n != 0 ? 1 : 0;
-                         const Wide product = value(v[0], n, is_signed) * value(v[1], n, is_signed);
-                         const auto bits = static_cast<unsigned __int128>(product);
+                         // Unsigned, for the bits of the largest products are no signed number's.
+                         const auto bits = static_cast<unsigned __int128>(value(v[0], n, is_signed)) *
+                                           static_cast<unsigned __int128>(value(v[1], n, is_signed));
                          return static_cast<uint64_t>(bits >> n) + out;
                        }});
     }

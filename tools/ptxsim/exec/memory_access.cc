@@ -87,6 +87,11 @@ std::string outside_variables(const std::vector<Grid::SharedRegion>& regions, ui
   return fmt::format("{} bytes behind {}", address - before->end, Grid::describe(*before));
 }
 
+/// In whole numbers: a lane that is not on may have any address, of which a pointer must not be made by adding.
+std::byte* beyond(std::byte* base, uint64_t bytes) {
+  return reinterpret_cast<std::byte*>(reinterpret_cast<uint64_t>(base) + bytes);
+}
+
 bool locate_shared(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t bytes,
                    Access::Kind kind, Located& located) {
   const Grid& grid = w.cta->grid;
@@ -104,7 +109,7 @@ bool locate_shared(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
       return false;
     }
   }
-  for (int l = 0; l < kLanes; ++l) located.pointer[l] = w.cta->shared + address[l];
+  for (int l = 0; l < kLanes; ++l) located.pointer[l] = beyond(w.cta->shared, address[l]);
   return true;
 }
 
@@ -119,7 +124,7 @@ bool locate_local(Warp& w, const Instruction& in, Mask mask, const uint64_t* add
     return false;
   }
   for (uint64_t l = 0; l < kLanes; ++l) {
-    located.pointer[l] = w.cta->locals + (uint64_t{w.index} * kLanes + l) * limit + address[l];
+    located.pointer[l] = beyond(w.cta->locals, (uint64_t{w.index} * kLanes + l) * limit + address[l]);
   }
   return true;
 }
@@ -135,7 +140,7 @@ bool locate_param(Warp& w, const Instruction& in, Mask mask, const uint64_t* add
                         bytes, address[lane], parameters.size()));
     return false;
   }
-  for (int l = 0; l < kLanes; ++l) located.pointer[l] = const_cast<std::byte*>(parameters.data()) + address[l];
+  for (int l = 0; l < kLanes; ++l) located.pointer[l] = beyond(const_cast<std::byte*>(parameters.data()), address[l]);
   return true;
 }
 
@@ -184,9 +189,9 @@ bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* ad
     if (a->kind == MemoryKind::kHost || a->kind == MemoryKind::kManaged || a->kind == MemoryKind::kRegistered) {
       w.looked_at_host = true;
     }
-    // In whole numbers: a lane that is not on may have any address, of which a pointer must not be made by adding.
-    const uint64_t shift = reinterpret_cast<uint64_t>(a->host) - a->base;
-    for (int l = 0; l < kLanes; ++l) located.pointer[l] = reinterpret_cast<std::byte*>(address[l] + shift);
+    std::byte* const origin = a->host;
+    const uint64_t start = a->base;
+    for (int l = 0; l < kLanes; ++l) located.pointer[l] = beyond(origin, address[l] - start);
     return true;
   }
   common = nullptr;
