@@ -54,5 +54,55 @@ TEST_P(Divergence, LoopsOfDifferentLengthWithABarrierInside) {
   EXPECT_TRUE(says(check(body, 64, GetParam()), {"barrier divergence"}));
 }
 
+std::string rounds(const std::string& how_often) {
+  return how_often + "$LOOP:\nbar.sync 0;\nsub.s32 %r8, %r8, 1;\nsetp.ge.s32 %p1, %r8, 0;\n@%p1 bra $LOOP;\n";
+}
+
+TEST_P(Divergence, LoopsThatSomeThreadsLeaveBeforeOthersAndExit) {
+  // Whole warps (shift 5), and lanes of one warp (shift 4).
+  for (const char* shift : {"5", "4"}) {
+    const std::string text = check(rounds(std::string("shr.u32 %r8, %r1, ") + shift + ";\n"), 96, GetParam());
+    EXPECT_GE(findings_in(text), 1u) << shift;
+    EXPECT_TRUE(says(text, {"barrier divergence", "bar.sync"}));
+  }
+  EXPECT_EQ(check(rounds("mov.u32 %r8, 3;\n"), 96, GetParam()), "");
+}
+
+TEST_P(Divergence, LoopsThatAWholeBlockLeavesAtOnce) {
+  EXPECT_EQ(check(rounds("mov.u32 %r8, %r2;\n"), 96, GetParam()), "");
+}
+
+TEST_P(Divergence, EarlyReturnAfterOtherBarriersIsFine) {
+  const std::string body = rounds("mov.u32 %r8, 2;\n") +
+                           "setp.lt.u32 %p1, %r1, 40;\n@%p1 bra $WORK;\nret;\n$WORK:\nbar.sync 0;\nbar.sync 0;\n"
+                           "st.global.u32 [%rd2], %r1;\n";
+  EXPECT_EQ(check(body, 96, GetParam()), "");
+}
+
+/// A launch whose lanes 0 to 16 execute `instruction`, whose members are 0 to `members` - 1.
+std::string by_seventeen(const std::string& instruction, uint32_t members) {
+  CheckedDevice device;
+  Allocation* out = device.upload(std::vector<uint32_t>(2048));
+  const std::string body = "setp.gt.u32 %p1, %r1, 16;\n@%p1 bra $END;\nmov.u32 %r9, " +
+                           std::to_string((uint64_t{1} << members) - 1) + ";\n" + instruction +
+                           "st.global.u32 [%rd2], %r8;\n$END:\n";
+  ::testing::internal::CaptureStderr();
+  const Outcome outcome = device.run(kernel(1, kThreads + "mov.u32 %r8, %r1;\n" + body), {1, 1, 1}, {32, 1, 1}, out);
+  ::testing::internal::GetCapturedStderr();
+  return outcome.status == Status::kOk ? "" : outcome.message;
+}
+
+class MemberMasks : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Instructions, MemberMasks,
+                         ::testing::Values("bar.warp.sync %r9;\n", "shfl.sync.idx.b32 %r8, %r1, 0, 31, %r9;\n",
+                                           "vote.sync.ballot.b32 %r8, %p1, %r9;\n",
+                                           "match.any.sync.b32 %r8, %r1, %r9;\n",
+                                           "redux.sync.add.u32 %r8, %r1, %r9;\n"));
+
+TEST_P(MemberMasks, ALaneThatIsNotAmongTheMembersItNames) {
+  EXPECT_TRUE(says(by_seventeen(GetParam(), 16), {"its own lane is not in the member mask 0x0000ffff", "(16, 0, 0)"}));
+  EXPECT_EQ(by_seventeen(GetParam(), 17), "");
+}
+
 }  // namespace
 }  // namespace ptxsim::testing

@@ -31,6 +31,23 @@ __global__ void within_a_warp(int* out) {
   out[threadIdx.x] = tile[31 - threadIdx.x];
 }
 
+// All threads go round equally often; then some return, and the others go on to a barrier of their own.
+__global__ void even_rounds(int* out, int n) {
+  __shared__ int tile[64];
+  int sum = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (threadIdx.x + 16 * i < n) tile[threadIdx.x] = i;
+    __syncthreads();
+    sum += tile[63 - threadIdx.x];
+    __syncthreads();
+  }
+  if (threadIdx.x >= 40) return;
+  tile[threadIdx.x] = sum;
+  __syncthreads();
+  out[threadIdx.x] = tile[39 - threadIdx.x];
+}
+
 __global__ void next_round(const int* in, int* out, int rounds) {
   __shared__ int tile[128];
   int sum = 0;
@@ -213,6 +230,7 @@ int main() {
   between_warps<<<1, 128>>>(out.get());
   within_a_warp<<<1, 32>>>(out.get());
   next_round<<<1, 128>>>(in.get(), out.get(), 4);
+  even_rounds<<<1, 64>>>(out.get(), 100);
   for (const bool old_way : {false, true}) {
     reduction<<<1, 128>>>(in.get(), out.get(), old_way);
     EXPECT_RAN();

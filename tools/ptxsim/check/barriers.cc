@@ -53,6 +53,14 @@ void BlockShadow::begin(Cta& cta, LaunchShadow& of, Intervals& intervals) {
   local_written.assign(uint64_t{cta.grid.program->local_bytes} * warps.size() * kLanes, 0);
   left.assign(of.stores() + 1, {});
   anyone_left = false;
+  rounds.clear();
+}
+
+BlockShadow::Rounds& BlockShadow::rounds_at(uint32_t site) {
+  for (Rounds& r : rounds) {
+    if (r.site == site) return r;
+  }
+  return rounds.emplace_back(Rounds{.site = site});
 }
 
 void BlockShadow::warp_sync(WarpShadow& warp, Mask lanes, Mask alive) {

@@ -51,8 +51,9 @@ struct WarpShadow {
   std::map<int, std::vector<IntervalId>> copy_groups;  // by lane, the same
 
   // For barrier divergence.
-  uint32_t barriers[kLanes] = {};  // barrier 0's phases that each lane has come to
-  uint32_t barrier_place = 0;      // the instruction of the last
+  uint32_t barriers[kLanes] = {};      // barrier 0's phases that each lane has come to
+  uint32_t last_barrier[kLanes] = {};  // the site (see Watcher) of the last, where there was one
+  uint32_t barrier_place = 0;          // of the last of all lanes
   struct StoreSeen {
     uint32_t barriers = 0;        // in the phase after so many
     Mask in_phase = 0, ever = 0;  // lanes that executed the store
@@ -127,6 +128,14 @@ class BlockShadow {
   };
   std::vector<Left> left;  // by number of the store
   bool anyone_left = false;
+  /// And who came how often to a barrier: the phase is the number of barriers that a thread has come to, this included.
+  struct Rounds {
+    uint32_t site = 0;                                  // of the barrier
+    uint32_t latest = 0, latest_thread = 0, place = 0;  // the highest phase in which a thread came to it, and where
+    uint32_t exited = ~uint32_t{0}, exited_thread = 0;  // the lowest that was a thread's last before it exited
+  };
+  std::vector<Rounds> rounds;
+  Rounds& rounds_at(uint32_t site);
 
  private:
   /// So that each view has either none but these lanes, or none of them.

@@ -3,7 +3,8 @@
 #include "tools/ptxsim/check/watcher.h"
 
 /// Barriers that some threads come to and others pass by. Threads that return early, before a barrier that the others
-/// wait at, are no fault in practice; threads that went past it and did what the others do behind it are.
+/// wait at, are no fault in practice; threads that went past it and did what the others do behind it are, and those
+/// that left a loop around it while the others go round again.
 namespace ptxsim {
 
 namespace {
@@ -21,8 +22,36 @@ void Watcher::barrier_arrive(Warp& warp, Mask lanes, int barrier, bool waits) {
     return;
   }
   if (barrier != kBlockBarrier || !waits) return;
-  each_lane(lanes, [&](int l) { ++w.barriers[l]; });
-  w.barrier_place = warp.pc - 1;
+  const uint32_t place = warp.pc - 1, site = barrier_site(place);
+  BlockShadow::Rounds& rounds = b.rounds_at(site);
+  each_lane(lanes, [&](int l) {
+    w.last_barrier[l] = site;
+    if (++w.barriers[l] <= rounds.latest) return;
+    rounds.latest = w.barriers[l];
+    rounds.place = place;
+    rounds.latest_thread = w.index * kLanes + static_cast<uint32_t>(l);
+  });
+  w.barrier_place = place;
+  if (rounds.latest > rounds.exited) went_round_again(*warp.cta, rounds);
+}
+
+uint32_t Watcher::barrier_site(uint32_t place) const {
+  constexpr uint32_t kOfText = uint32_t{1} << 31;
+  const ptx::Instruction* text = reporter_.program().origins[place].text;
+  return text != nullptr && text->source != 0 ? text->source | kOfText : place;
+}
+
+void Watcher::went_round_again(const Cta& cta, const BlockShadow::Rounds& rounds) {
+  const uint32_t place = rounds.place;
+  reporter_.add(
+      {6, place, 0}, [&] { return fmt::format("divergence|{}", reporter_.site(place)); },
+      [&] {
+        return fmt::format(
+            "{}: barrier divergence: this thread waited here at its barrier number {}, but thread {} of the block came "
+            "here at its number {} for the last time and exited",
+            reporter_.who(cta, rounds.latest_thread / kLanes, rounds.latest_thread % kLanes, place), rounds.latest,
+            reporter_.thread(rounds.exited_thread / kLanes, rounds.exited_thread % kLanes), rounds.exited);
+      });
 }
 
 void Watcher::barrier_diverged(Warp& warp, const Instruction& in, Mask, Mask) {
@@ -99,6 +128,14 @@ void Watcher::lanes_exit(Warp& warp, Mask lanes) {
       w.clock(std::countr_zero(lanes)).acquired <= b.remote.id) {
     outlived(*warp.cta, b.remote);
   }
+  each_lane(lanes, [&](int l) {
+    if (w.barriers[l] == 0) return;
+    BlockShadow::Rounds& rounds = b.rounds_at(w.last_barrier[l]);
+    if (w.barriers[l] >= rounds.exited) return;
+    rounds.exited = w.barriers[l];
+    rounds.exited_thread = w.index * kLanes + static_cast<uint32_t>(l);
+    if (rounds.latest > rounds.exited) went_round_again(*warp.cta, rounds);
+  });
   for (size_t s = 1; s < w.stores.size(); ++s) {
     const WarpShadow::StoreSeen& seen = w.stores[s];
     const Mask both = seen.in_phase & lanes;

@@ -169,6 +169,9 @@ class Watcher : public Observer {
 
   // --- divergence -----------------------------------------------------------------------------------------------
   void note_store(Warp& warp, const Instruction& in, Mask lanes);
+  /// Stands for a barrier and its copies in an unrolled loop, as far as lines and columns tell that they are copies.
+  uint32_t barrier_site(uint32_t place) const;
+  void went_round_again(const Cta& cta, const BlockShadow::Rounds& rounds);
 
   struct Cached {
     const Allocation* allocation = nullptr;

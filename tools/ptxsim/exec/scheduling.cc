@@ -270,6 +270,14 @@ void Warp::tell_warp_sync(Mask lanes) {
   if (observer2 != nullptr) observer2->warp_sync(*this, lanes);
 }
 
+bool Warp::named_itself(const Instruction& instruction, Mask lanes, Mask members) {
+  const Mask strangers = lanes & ~members;
+  if (strangers == 0 || !cta->grid.machine->options().check) return true;
+  fault(Status::kIllegalInstruction, instruction, std::countr_zero(strangers),
+        fmt::format("its own lane is not in the member mask {:#010x}", members));
+  return false;
+}
+
 void Warp::warp_barrier(const Instruction& instruction, Mask mask, const uint32_t* wanted) {
   Mask left = mask;
   while (left != 0) {

@@ -170,6 +170,9 @@ class Warp {
   }
   /// Tells the observers that these lanes met at a warp-level synchronisation.
   void tell_warp_sync(Mask lanes);
+  /// Whether these lanes are among the members that they name. If not, what happens is undefined, but harmless on the
+  /// device as long as nobody uses the result: only a checked run ends with a fault.
+  bool named_itself(const Instruction& instruction, Mask lanes, Mask members);
   void barrier(const Instruction& instruction, Mask mask, int id, uint32_t threads, bool aligned, bool waits);
   /// The parts of a barrier: converge_all with word to the checker where lanes never come; then leaving the running
   /// group until release_barrier(id).

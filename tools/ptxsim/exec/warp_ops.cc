@@ -174,13 +174,7 @@ bool meet(Warp& w, const Instruction& in, Mask& mask, const uint32_t* members) {
   bool fine = true;
   each_party(mask, members, [&](uint32_t named, Mask lanes) {
     w.tell_warp_sync(lanes);
-    // Undefined, but harmless on the device as long as nobody uses the result: only a checked run insists.
-    const Mask strangers = lanes & ~named;
-    if (fine && strangers != 0 && w.cta->grid.machine->options().check) {
-      w.fault(Status::kIllegalInstruction, in, std::countr_zero(strangers),
-              fmt::format("its own lane is not in the member mask {:#010x}", named));
-      fine = false;
-    }
+    fine = fine && w.named_itself(in, lanes, named);
   });
   return fine;
 }
