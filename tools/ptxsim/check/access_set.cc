@@ -166,15 +166,12 @@ void AccessCollector::access(uint32_t place, const Access& a, const Allocation& 
   }
 
   const uint64_t base = allocation.base;
-  uint64_t step = 0, same = 0;
-  for (uint64_t l = 0; l < kLanes; ++l) {
-    step |= a.address[l] ^ (a.address[0] + l * a.bytes);
-    same |= a.address[l] ^ a.address[0];
-  }
+  const bool row = in_row(a.mask, a.address, a.bytes);
   const auto add = [&](Touch touch) {
-    if (a.mask == kAllLanes && step == 0) {
+    if (row) {
       target.add(touch, a.address[0] - base, uint64_t{a.bytes} * kLanes);
-    } else if (a.mask == kAllLanes && same == 0) {
+    } else if (a.mask == kAllLanes &&
+               std::all_of(a.address, a.address + kLanes, [&](uint64_t x) { return x == a.address[0]; })) {
       target.add(touch, a.address[0] - base, a.bytes);
     } else {
       each_lane(a.mask, [&](int l) { target.add(touch, a.address[l] - base, a.bytes); });

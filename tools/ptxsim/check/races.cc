@@ -282,12 +282,17 @@ void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
   if (writes() && record::synchronising(manner_)) records.set_synchronised();
   synchronised_ = records.synchronised();
   const uint64_t* place = lanes.place;
-  uint64_t low = lanes.bytes & 3, apart = 0, from_first = 0;
+  const bool row = in_row(lanes.mask, place, lanes.bytes);
+  if (row && ((place[0] | lanes.bytes) & 3) == 0 && std::has_single_bit(lanes.bytes)) {
+    const uint32_t per_lane = lanes.bytes / 4;
+    words(records, {place[0] / 4, uint64_t{per_lane} * kLanes, 0, static_cast<uint32_t>(std::countr_zero(per_lane))});
+    return;
+  }
+  uint64_t low = lanes.bytes & 3, from_first = 0;
   const uint64_t start = place[std::countr_zero(lanes.mask)];
   for (uint64_t l = 0; l < kLanes; ++l) {
     const bool on = (lanes.mask >> l & 1) != 0;
     low |= on ? place[l] & 3 : 0;
-    apart |= place[l] ^ (place[0] + l * lanes.bytes);
     from_first |= on ? place[l] ^ start : 0;
   }
   const bool as_words = low == 0;
@@ -301,7 +306,7 @@ void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
     }
   };
   const uint64_t unit = as_words ? 4 : 1;
-  if (lanes.mask == kAllLanes && apart == 0 && std::has_single_bit(per_lane)) {
+  if (row && std::has_single_bit(per_lane)) {
     one({start / unit, per_lane * kLanes, 0, static_cast<uint32_t>(std::countr_zero(per_lane))});
     return;
   }

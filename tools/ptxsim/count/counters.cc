@@ -78,13 +78,9 @@ class CountingObserver : public Observer {
         t.unique_written.add(first, bytes);
       }
     };
-    if (a.allocation != nullptr && a.mask == kAllLanes) {
-      uint64_t different = 0;
-      for (uint64_t l = 0; l < kLanes; ++l) different |= a.address[l] ^ (a.address[0] + l * a.bytes);
-      if (different == 0) {
-        note(a.allocation, a.address[0], uint64_t{a.bytes} * kLanes, uint64_t{a.bytes} * kLanes);
-        return;
-      }
+    if (a.allocation != nullptr && in_row(a.mask, a.address, a.bytes)) {
+      note(a.allocation, a.address[0], uint64_t{a.bytes} * kLanes, uint64_t{a.bytes} * kLanes);
+      return;
     }
     const AddressSpace& memory = warp.cta->grid.machine->memory();
     each_lane(a.mask, [&](int l) {

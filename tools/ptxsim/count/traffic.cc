@@ -4,6 +4,8 @@
 #include <array>
 #include <bit>
 
+#include "tools/ptxsim/exec/observer.h"
+
 namespace ptxsim {
 
 namespace {
@@ -42,20 +44,14 @@ uint32_t count_distinct(Mask lanes, F range) {
 }  // namespace
 
 uint32_t global_sectors(Mask mask, const uint64_t* address, uint32_t bytes) {
-  // The common case: all lanes, one after the other, from a sector's start on or not.
-  if (mask == kAllLanes && bytes <= 16) {
-    uint64_t different = 0;
-    for (uint64_t l = 0; l < kLanes; ++l) different |= address[l] ^ (address[0] + l * bytes);
-    if (different == 0) {
-      uint32_t sectors = 0;
-      const uint64_t part = uint64_t{lanes_together(bytes)} * bytes;
-      for (uint64_t at = address[0]; at < address[0] + uint64_t{kLanes} * bytes; at += part) {
-        sectors += static_cast<uint32_t>((at + part - 1) / kSector - at / kSector + 1);
-      }
-      return sectors;
-    }
-  }
   uint32_t sectors = 0;
+  if (bytes <= 16 && in_row(mask, address, bytes)) {  // from a sector's start on or not
+    const uint64_t part = uint64_t{lanes_together(bytes)} * bytes;
+    for (uint64_t at = address[0]; at < address[0] + uint64_t{kLanes} * bytes; at += part) {
+      sectors += static_cast<uint32_t>((at + part - 1) / kSector - at / kSector + 1);
+    }
+    return sectors;
+  }
   each_part(mask, bytes, [&](Mask lanes) {
     sectors += count_distinct(
         lanes, [&](int l) { return std::pair(address[l] / kSector, (address[l] + bytes - 1) / kSector); });
@@ -82,6 +78,11 @@ uint32_t local_sectors(Mask mask, const uint64_t* address, uint32_t bytes) {
 }
 
 Wavefronts shared_wavefronts(Mask mask, const uint64_t* address, uint32_t bytes) {
+  // Each part reads at most as many words in a row as there are banks.
+  if (bytes <= 16 && address[0] % bytes == 0 && in_row(mask, address, bytes)) {
+    const uint32_t parts = kLanes / lanes_together(bytes);
+    return {parts, parts};
+  }
   Wavefronts result{0, 0};
   each_part(mask, bytes, [&](Mask lanes) {
     // Distinct words of each bank.

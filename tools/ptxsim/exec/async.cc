@@ -50,8 +50,8 @@ void with_size(uint32_t bytes, F f) {
 void copy(Warp& w, const Instruction& in, Mask m) {
   const uint32_t bytes = in.memory.bytes;
   alignas(64) uint64_t to[kLanes], from[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, to);
-  form_addresses(w, in, in.slots[1], false, static_cast<int32_t>(in.target), m, from);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), to);
+  form_addresses(w, in.slots[1], false, static_cast<int32_t>(in.target), from);
   Located at;
   // What the copy writes must be there, though it writes later.
   if (!locate(w, in, m, to, Space::kShared, bytes, bytes, Access::Kind::kAsyncIssue, false, nullptr, at)) return;

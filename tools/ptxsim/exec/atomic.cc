@@ -190,7 +190,7 @@ void tell_acquire(Warp& w, Mask m) {
 }
 
 bool locate_atomic(Warp& w, const Instruction& in, Mask m, uint64_t* address, Located& at) {
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   if ((in.flags[kOrder] & kRelease) != 0) tell_release(w, m);
   return locate(w, in, m, address, in.memory.space, in.memory.total(), in.memory.total(), Access::Kind::kAtomic, true,
                 nullptr, at);

@@ -37,7 +37,7 @@ void ldmatrix(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
   const int count = in.flags[kMatrices];
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[count], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[count], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   const Mask rows = row_lanes(in, m);
   Located at;
   if (!locate(w, in, rows, address, in.memory.space, 16, 16, Access::Kind::kLoad, false, nullptr, at)) return;
@@ -66,7 +66,7 @@ void stmatrix(Warp& w, const Instruction& in, Mask m) {
   if (!w.converge_all(in, m)) return;
   const int count = in.flags[kMatrices];
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   alignas(64) uint32_t value[4][kLanes] = {};  // row after row
   for (int i = 0; i < count; ++i) {
     const auto* v = w.lanes<uint32_t>(in.slots[1 + i]);

@@ -86,7 +86,7 @@ std::string operate(Operation operation, Mbarrier& b, uint32_t count, uint32_t b
 void change(Warp& w, const Instruction& in, Mask m) {
   const auto operation = static_cast<Operation>(in.flags[kOperation]);
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   const auto* count = w.lanes<uint32_t>(in.slots[2]);
   const auto* bytes = w.lanes<uint32_t>(in.slots[3]);
   const bool sets = operation == Operation::kInit || operation == Operation::kInvalidate;
@@ -120,7 +120,7 @@ void change(Warp& w, const Instruction& in, Mask m) {
 /// finds that it is not lets others run.
 void test(Warp& w, const Instruction& in, Mask m) {
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   Located at;
   if (!locate(w, in, m, address, in.memory.space, 8, 8, Access::Kind::kLoad, true, nullptr, at)) return;
   Mask done = 0;
@@ -149,7 +149,7 @@ void pending_count(Warp& w, const Instruction& in, Mask m) {
 /// cp.async.mbarrier.arrive.noinc, when the lane's copies have landed.
 void arrive_after_copies(Warp& w, const Instruction& in, Mask m) {
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   Located at;
   if (!locate(w, in, m, address, in.memory.space, 8, 8, Access::Kind::kAtomic, true, nullptr, at)) return;
   for (Mask left = m; left != 0; left &= left - 1) {

@@ -20,21 +20,13 @@ E load_as(const std::byte* p) {
   return value;
 }
 
-/// True when the lanes' elements lie one after the other and all lanes are on.
-inline bool contiguous(Mask mask, const uint64_t* address, uint32_t bytes) {
-  if (mask != kAllLanes) return false;
-  uint64_t different = 0;
-  for (uint64_t l = 0; l < kLanes; ++l) different |= address[l] ^ (address[0] + l * bytes);
-  return different == 0;
-}
-
 /// slots: destinations, base. E: in memory (signed for sign extension), R: in a register.
 template <class E, class R>
 void load(Warp& w, const Instruction& in, Mask m) {
   const uint32_t n = in.memory.elements;
   const uint32_t bytes = n * sizeof(E);
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[n], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[n], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   Located at;
   if (!locate(w, in, m, address, in.memory.space, bytes, bytes, Access::Kind::kLoad, in.memory.synchronising, nullptr,
               at)) {
@@ -43,7 +35,7 @@ void load(Warp& w, const Instruction& in, Mask m) {
   if (in.memory.synchronising) w.spin();
   if (n == 1) {
     R* d = w.lanes<R>(in.slots[0]);
-    if (sizeof(E) == sizeof(R) && in.memory.space != Space::kLocal && contiguous(m, address, sizeof(E))) {
+    if (sizeof(E) == sizeof(R) && at.row) {
       std::memcpy(d, at.pointer[0], kLanes * sizeof(E));
       return;
     }
@@ -66,7 +58,7 @@ void store(Warp& w, const Instruction& in, Mask m) {
   const uint32_t n = in.memory.elements;
   const uint32_t bytes = n * sizeof(E);
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   alignas(64) std::byte value[kLanes * 32];
   for (uint32_t e = 0; e < n; ++e) {
     const R* v = w.lanes<R>(in.slots[1 + e]);
@@ -80,7 +72,7 @@ void store(Warp& w, const Instruction& in, Mask m) {
               at)) {
     return;
   }
-  if (in.memory.space != Space::kLocal && in.memory.space != Space::kGeneric && contiguous(m, address, bytes)) {
+  if (at.row) {
     std::memcpy(at.pointer[0], value, size_t{kLanes} * bytes);
     return;
   }
@@ -171,7 +163,7 @@ Handler handler_of(Form form, DataType type, uint32_t register_bits) {
 /// 128-bit elements: slots and memory as two halves.
 void load_b128(Warp& w, const Instruction& in, Mask m) {
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[1], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   Located at;
   if (!locate(w, in, m, address, in.memory.space, 16, 16, Access::Kind::kLoad, in.memory.synchronising, nullptr, at))
     return;
@@ -184,7 +176,7 @@ void load_b128(Warp& w, const Instruction& in, Mask m) {
 
 void store_b128(Warp& w, const Instruction& in, Mask m) {
   alignas(64) uint64_t address[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, address);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), address);
   const auto* v = w.lanes<uint64_t>(in.slots[1]);
   alignas(64) uint64_t value[2 * kLanes];
   for (int l = 0; l < kLanes; ++l) {

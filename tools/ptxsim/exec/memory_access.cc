@@ -21,9 +21,10 @@ const char* verb(Access::Kind kind) {
 }
 
 bool misaligned(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t alignment, uint32_t bytes,
-                Access::Kind kind, const char* space) {
-  uint64_t low = 0;
+                bool row, Access::Kind kind, const char* space) {
   const uint64_t bits = alignment - 1;
+  if (row && (bytes & bits) == 0 && (address[0] & bits) == 0) return false;
+  uint64_t low = 0;
   for (int l = 0; l < kLanes; ++l) low |= (mask >> l & 1) != 0 ? address[l] & bits : 0;
   if (low == 0) return false;
   each_lane(mask, [&](int l) {
@@ -92,9 +93,22 @@ std::byte* beyond(std::byte* base, uint64_t bytes) {
   return reinterpret_cast<std::byte*>(reinterpret_cast<uint64_t>(base) + bytes);
 }
 
+/// Whether a row (see in_row) lies in one region of shared memory.
+bool row_in_shared(const Grid& grid, uint64_t first, uint32_t bytes) {
+  const uint64_t last = first + uint64_t{kLanes} * bytes;
+  if (first > grid.shared_extent || last > grid.shared_extent) return false;
+  return grid.shared_regions.empty() ||
+         std::any_of(grid.shared_regions.begin(), grid.shared_regions.end(),
+                     [&](const Grid::SharedRegion& r) { return first >= r.offset && last <= r.end; });
+}
+
 bool locate_shared(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t bytes,
                    Access::Kind kind, Located& located) {
   const Grid& grid = w.cta->grid;
+  if (located.row && row_in_shared(grid, address[0], bytes)) {
+    for (uint64_t l = 0; l < kLanes; ++l) located.pointer[l] = beyond(w.cta->shared, address[0] + l * bytes);
+    return true;
+  }
   if (const int bad = outside(mask, address, bytes, grid.shared_extent); bad >= 0) {
     w.fault(Status::kIllegalAddress, in, bad,
             fmt::format("out-of-bounds {} of {} bytes of shared memory at {:#x}: the block has {} bytes", verb(kind),
@@ -174,11 +188,14 @@ std::string outside_global(uint64_t address, uint32_t bytes, Access::Kind kind, 
 bool locate_global(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, uint32_t bytes,
                    Access::Kind kind, Located& located, Allocation*& common) {
   const AddressSpace& memory = w.cta->grid.machine->memory();
-  uint64_t lowest = ~uint64_t{0}, highest = 0;
-  for (int l = 0; l < kLanes; ++l) {
-    const bool on = (mask >> l & 1) != 0;
-    lowest = on && address[l] < lowest ? address[l] : lowest;
-    highest = on && address[l] > highest ? address[l] : highest;
+  uint64_t lowest = address[0], highest = address[kLanes - 1];
+  if (!located.row) {
+    lowest = ~uint64_t{0}, highest = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      const bool on = (mask >> l & 1) != 0;
+      lowest = on && address[l] < lowest ? address[l] : lowest;
+      highest = on && address[l] > highest ? address[l] : highest;
+    }
   }
   const bool writes = kind != Access::Kind::kLoad && kind != Access::Kind::kAsyncRead;
   Allocation* a = memory.find(lowest);
@@ -259,9 +276,14 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
   if (remote != 0 && w.observer != nullptr) {
     tell(w, in, {kind, Space::kSharedCluster, synchronising, remote, bytes, address, nullptr, value});
   }
+  located.row = false;
   if (own == 0) return true;
   Located here;
   if (!locate(w, in, own, offset, Space::kShared, bytes, alignment, kind, synchronising, value, here)) return false;
+  if (own == mask) {
+    located = here;
+    return true;
+  }
   each_lane(own, [&](int l) { located.pointer[l] = here.pointer[l]; });
   return true;
 }
@@ -273,19 +295,21 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
   Access access{kind, space, synchronising, mask, bytes, address, nullptr, value};
   if (kind != Access::Kind::kLoad && kind != Access::Kind::kAtomic) w.changed_memory = true;
   bool fine = false;
+  located.row = in_row(mask, address, bytes);
   switch (space) {
     case Space::kShared:
-      fine = !misaligned(w, in, mask, address, alignment, bytes, kind, "shared") &&
+      fine = !misaligned(w, in, mask, address, alignment, bytes, located.row, kind, "shared") &&
              locate_shared(w, in, mask, address, bytes, kind, located);
       break;
     case Space::kGlobal:
     case Space::kConst:
-      fine = !misaligned(w, in, mask, address, alignment, bytes, kind, "global") &&
+      fine = !misaligned(w, in, mask, address, alignment, bytes, located.row, kind, "global") &&
              locate_global(w, in, mask, address, bytes, kind, located, access.allocation);
       break;
     case Space::kLocal:
-      fine = !misaligned(w, in, mask, address, alignment, bytes, kind, "local") &&
+      fine = !misaligned(w, in, mask, address, alignment, bytes, located.row, kind, "local") &&
              locate_local(w, in, mask, address, bytes, kind, located);
+      located.row = false;  // each lane has its own memory
       break;
     case Space::kParam:
       fine = locate_param(w, in, mask, address, bytes, kind, located);
@@ -312,6 +336,11 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
                     value, part)) {
           return false;
         }
+        if (same == kAllLanes) {
+          located = part;
+          return true;
+        }
+        located.row = false;
         each_lane(same, [&](int l) { located.pointer[l] = part.pointer[l]; });
         mask &= ~same;
       }
@@ -320,16 +349,6 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
   }
   if (fine && w.observer != nullptr) tell(w, in, access);
   return fine;
-}
-
-void form_addresses(Warp& w, const Instruction&, Slot base, bool base_is_32, int64_t offset, Mask, uint64_t* address) {
-  if (base_is_32) {
-    const auto* b = w.lanes<uint32_t>(base);
-    for (int l = 0; l < kLanes; ++l) address[l] = static_cast<uint32_t>(b[l] + static_cast<uint32_t>(offset));
-  } else {
-    const auto* b = w.lanes<uint64_t>(base);
-    for (int l = 0; l < kLanes; ++l) address[l] = b[l] + static_cast<uint64_t>(offset);
-  }
 }
 
 }  // namespace ptxsim

@@ -10,6 +10,7 @@ namespace ptxsim {
 /// memory: it resolves generic addresses, sees to bounds and alignment, and tells the observers.
 struct Located {
   std::byte* pointer[kLanes];
+  bool row = false;  // all lanes are on, and each one's bytes lie behind those of the lane before
 };
 
 /// `address`: per lane, in the terms of `space` (offsets for shared and local; anything for kGeneric). `alignment`:
@@ -19,7 +20,14 @@ bool locate(Warp& warp, const Instruction& instruction, Mask mask, const uint64_
             uint32_t alignment, Access::Kind kind, bool synchronising, const std::byte* value, Located& located);
 
 /// Addresses of a memory instruction: base slot (64 bits, or 32 where flags[kBase32] is set) + immediate.
-void form_addresses(Warp& warp, const Instruction& instruction, Slot base, bool base_is_32, int64_t offset, Mask mask,
-                    uint64_t* address);
+inline void form_addresses(Warp& w, Slot base, bool base_is_32, int64_t offset, uint64_t* address) {
+  if (base_is_32) {
+    const auto* b = w.lanes<uint32_t>(base);
+    for (int l = 0; l < kLanes; ++l) address[l] = static_cast<uint32_t>(b[l] + static_cast<uint32_t>(offset));
+  } else {
+    const auto* b = w.lanes<uint64_t>(base);
+    for (int l = 0; l < kLanes; ++l) address[l] = b[l] + static_cast<uint64_t>(offset);
+  }
+}
 
 }  // namespace ptxsim

@@ -31,6 +31,15 @@ struct Access {
   const std::byte* value;  // kStore: what each lane writes, `bytes` each, lane after lane; else null
 };
 
+/// All lanes are on, and each one's bytes begin where those of the lane before end: the common case, which is one
+/// range.
+inline bool in_row(Mask mask, const uint64_t* address, uint32_t bytes) {
+  if (mask != kAllLanes) return false;
+  uint64_t different = 0;
+  for (int l = 1; l < kLanes; ++l) different |= address[l] - address[l - 1] - bytes;
+  return different == 0;
+}
+
 /// What reads shared memory on its own, in groups that are waited for.
 enum class AsyncReader : uint8_t { kBulkCopy, kProduct };
 

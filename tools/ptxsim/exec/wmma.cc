@@ -153,7 +153,7 @@ void access(Warp& w, const Instruction& in, Mask m) {
   const uint32_t pieces = along ? 1 : per_register, bytes = register_bytes / pieces,
                  bits = 8 * register_bytes / per_register;
   alignas(64) uint64_t start[kLanes], address[kLanes], own[kLanes];
-  form_addresses(w, in, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), m, start);
+  form_addresses(w, in.slots[0], in.flags[kBase32] != 0, static_cast<int64_t>(in.immediate), start);
   const auto* stride = w.lanes<uint32_t>(in.slots[1]);
   const auto element_at = [&](uint64_t across, uint64_t along_it, uint32_t l) {
     return along ? across * stride[l] + along_it : along_it * stride[l] + across;
