@@ -5,7 +5,8 @@
     python3 tests/compare/random_models.py --cpvt build/release/bin/cpvt --cases 50 --seed 1 [--device sim --dtype fp16]
 
 A row per case: the largest of its images' errors max|got - PyTorch| / max|PyTorch|, of logits and of features; then, as
-the floor that rounding leaves, how far the engine and PyTorch's float32 are from PyTorch's float64. Exits with 1 when
+the floor that rounding leaves, how far the engine and PyTorch's float32 are from PyTorch's float64; in fp16 and bf16
+also the errors of PyTorch's own logits and features in that dtype, on the CPU. Exits with 1 when
 a case fails to run, PTXSIM_CHECK=1 finds something, or it is further from PyTorch's float32 than the device and dtype
 may be. A case is made anew by its seed and number alone.
 """
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from realistic import CPVT, STORAGE, Config, error, randomise
 
 BOUNDS = {("cpu", "fp32"): 2e-5, ("cuda", "fp32"): 5e-5, ("cuda", "fp16"): 5e-3, ("cuda", "bf16"): 2e-2}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MOST_FLOPS = {"cpu": 2e10, "cuda": 2e10, "sim": 1e9}  # of a case, so that fifty take minutes
 MOST_SCORES = 1e8  # attention weights that PyTorch keeps at a time
 
@@ -157,6 +159,7 @@ def compare(args: argparse.Namespace, number: int) -> tuple[Case, dict[str, floa
     generator = torch.Generator().manual_seed(draw.getrandbits(32))
     model = randomise(CPVT(case.config), generator, case.storage)
     exact = copy.deepcopy(model).double()
+    reduced = copy.deepcopy(model).to(DTYPES[args.dtype]) if args.dtype in DTYPES else None
     images = [torch.randn(case.config.in_chans, *size, generator=generator) for size in case.sizes]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -168,7 +171,7 @@ def compare(args: argparse.Namespace, number: int) -> tuple[Case, dict[str, floa
     errors = dict.fromkeys(("logits", "features", "engine - f64", "torch - f64"), 0.0)
 
     def note(what: str, found: float) -> None:
-        errors[what] = math.inf if math.isnan(found) else max(errors[what], found)
+        errors[what] = math.inf if math.isnan(found) else max(errors.get(what, 0.0), found)
 
     for image, result in zip(images, got, strict=True):
         expected, truth = dict(model.stages(image[None])), dict(exact.stages(image[None].double()))
@@ -178,6 +181,10 @@ def compare(args: argparse.Namespace, number: int) -> tuple[Case, dict[str, floa
             note(output, error(ours, wanted))
             note("engine - f64", error(ours, true))
             note("torch - f64", error(wanted, true))
+        if reduced is not None:
+            theirs = dict(reduced.stages(image[None].to(DTYPES[args.dtype])))
+            for output in ("logits", "features"):
+                note(f"torch's {output}", error(theirs[output][0].float(), expected[output][0]))
     return case, errors
 
 
@@ -194,7 +201,8 @@ def main() -> int:
     bound = BOUNDS["cpu" if args.device == "cpu" else "cuda", args.dtype]
     torch.set_num_threads(args.threads)
     failures, worst = 0, {}
-    print("   #   logits features  cpvt-f64 torch-f64  case")
+    reduced = f" {'torch in ' + args.dtype:>19}" if args.dtype in DTYPES else ""
+    print(f"   #   logits features  cpvt-f64 torch-f64{reduced}  case")
     for number in range(args.first, args.first + args.cases):
         try:
             case, errors = compare(args, number)

@@ -136,7 +136,7 @@ class CPVT(nn.Module):
         if self.config.pos_embed == "learned":
             return x + resample_abs_pos_embed(self.pos_embed, list(grid), list(self.train_grid), prefix)
         if self.config.pos_embed == "sincos":
-            return x + F.pad(build_sincos2d_pos_embed(list(grid), x.shape[2]), (0, 0, prefix, 0))
+            return x + F.pad(build_sincos2d_pos_embed(list(grid), x.shape[2]).to(x.dtype), (0, 0, prefix, 0))
         return x
 
     def stages(self, image: Tensor):
