@@ -5,7 +5,8 @@
 # the device, times Ti, S and B beside PyTorch and every kernel beside cuBLASLt, cuDNN and PyTorch's attention, lets
 # compute-sanitizer look, and puts ptxsim's counters beside Nsight Compute's. It needs no network, and names what is
 # missing. The report grows step by step, so that what was reached is kept if the
-# machine goes away: $OUT, else bench/gpu/, gets report-DATE.md, log.txt, and the figures as JSON lines.
+# machine goes away: $OUT, else bench/gpu/ (a rehearsal: build/rehearsal/), gets report-DATE.md, log.txt, and the figures
+# as JSON lines.
 #
 #   --minutes M       for all of it (default 8.5); a step that no longer fits is left out and said
 #   --prebuilt WHAT   what tools/gpu/pack.sh made (default: build/gpu.tar.xz where that is), or a build folder
@@ -21,12 +22,12 @@ while (($#)); do
     --dry-run) dry=true ;;
     --minutes) minutes=$2; shift ;;
     --prebuilt) prebuilt=$2; shift ;;
-    *) sed -nE '2,16s/^# ?//p' "$0"; exit 2 ;;
+    *) sed -nE '2,17s/^# ?//p' "$0"; exit 2 ;;
   esac
   shift
 done
 limit=$(awk "BEGIN { print int($minutes * 60) }")
-out=${OUT:-bench/gpu}
+out=${OUT:-$($dry && echo build/rehearsal || echo bench/gpu)}
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 report=$out/report-$(date +%Y-%m-%d-%H%M).md
