@@ -197,7 +197,6 @@ struct Config {
   static constexpr int kWBytes = Product::kColumns * kLine;
   static constexpr int kStageBytes = (kNormalise ? 0 : kXBytes) + kWBytes;
   static constexpr int kBarrierBytes = 8 * (2 * kStages + 2);
-  static constexpr int kWPart = 4 / kCluster;  // of w's four pieces, what each block of a cluster brings for all
   static_assert(4 % kCluster == 0);
   /// 168 registers a thread are all of a multiprocessor's; the producer needs few of its own.
   static constexpr bool kMovesRegisters = Product::kGroups == 2 && Product::kColumns == 256;
@@ -281,13 +280,17 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
   auto fetch_weights = [&](const Next& next) {
     const uint32_t barrier = full + 8 * next.place.stage;
     ptx::barrier_expect(barrier, C::kStageBytes);
-    const int part = rank * C::kWPart;
-    const uint32_t to = stage_of(next.place.stage) + (C::kNormalise ? 0 : C::kXBytes) + part * (C::kWBytes / 4);
+    const uint32_t tile = stage_of(next.place.stage) + (C::kNormalise ? 0 : C::kXBytes);
     const int columns = next.tile % work.across * (Product::kColumns / 32);
-    if constexpr (C::kCluster > 1) {
-      ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier, (1 << C::kCluster) - 1);
-    } else {
-      ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, columns, part, barrier);
+    constexpr int kParts = 4 / C::kCluster;  // of w's four pieces, what each block of a cluster brings for all
+#pragma unroll
+    for (int part = rank * kParts; part < (rank + 1) * kParts; ++part) {
+      const uint32_t to = tile + part * (C::kWBytes / 4);
+      if constexpr (C::kCluster > 1) {
+        ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, part, columns, barrier, (1 << C::kCluster) - 1);
+      } else {
+        ptx::copy_box_5d(to, w_map, next.line * kLineNumbers, part, columns, barrier);
+      }
     }
   };
   auto fetch_rows = [&](const Next& next) {
@@ -457,11 +460,12 @@ struct Launcher {
     int error = encode<2>(&x_map, args.dtype, args.x, {k, static_cast<cuuint64_t>(args.rows)},
                           {static_cast<cuuint64_t>(args.x_stride) * bytes}, {kLineNumbers, Product::kRows});
     if (error != cudaSuccess) return error;
-    // Row 32 a + 8 c + 2 j + e of w, as dimensions e, c, a, j: so WarpgroupProduct's order.
+    // Row 32 a + 8 c + 2 j + e of w, as dimensions e, j, c, a, whose strides rise, each a multiple of the one before,
+    // as the driver's manual asks; a box has one j: so WarpgroupProduct's order.
     const cuuint64_t row = static_cast<cuuint64_t>(row_stride(args.k, args.dtype)) * bytes;
     alignas(64) CUtensorMap w_map;
-    error = encode<5>(&w_map, args.dtype, args.weight, {k, 2, 4, static_cast<cuuint64_t>(args.n / 32), 4},
-                      {row, 8 * row, 32 * row, 2 * row}, {kLineNumbers, 2, 4, Product::kColumns / 32, C::kWPart});
+    error = encode<5>(&w_map, args.dtype, args.weight, {k, 2, 4, 4, static_cast<cuuint64_t>(args.n / 32)},
+                      {row, 2 * row, 8 * row, 32 * row}, {kLineNumbers, 2, 1, 4, Product::kColumns / 32});
     if (error != cudaSuccess) return error;
     const int clusters = C::kNormalise ? work.all / work.across * work.clusters : work.clusters;
     return launch_clusters(linear_warpgroups<C>, C::kCluster, static_cast<unsigned>(clusters * C::kCluster),

@@ -82,10 +82,10 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int x, int 
       : "memory");
 }
 
-/// A box of five dimensions, from x in the first, y and z in the last two on.
+/// A box of five dimensions, from x in the first, y in the third, z in the last on.
 __device__ inline void copy_box_5d(uint32_t to, const CUtensorMap& map, int x, int y, int z, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %3, %4, %5}], "
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %3, %5}], "
       "[%6];" ::"r"(to),
       "l"(&map), "r"(x), "r"(0), "r"(y), "r"(z), "r"(barrier)
       : "memory");
@@ -96,7 +96,7 @@ __device__ inline void copy_box_5d(uint32_t to, const CUtensorMap& map, int x, i
                                    uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
-      "%3, %3, %4, %5}], [%6], %7;" ::"r"(to),
+      "%3, %4, %3, %5}], [%6], %7;" ::"r"(to),
       "l"(&map), "r"(x), "r"(0), "r"(y), "r"(z), "r"(barrier), "h"(blocks)
       : "memory");
 }
