@@ -46,16 +46,15 @@ TEST_P(Divergence, BothSidesHaveTheirOwnBarrier) {
   EXPECT_TRUE(says(text, {"bar.sync", "barrier divergence: lanes", "lanes 0x0000ffff"}));
 }
 
-TEST_P(Divergence, LoopsOfDifferentLengthWithABarrierInside) {
-  // Each thread goes round as often as its number says and then stores.
-  const std::string body =
-      "and.b32 %r8, %r1, 32;\nshr.u32 %r8, %r8, 5;\n$LOOP:\nbar.sync 0;\nsub.s32 %r8, %r8, 1;\n"
-      "setp.ge.s32 %p1, %r8, 0;\n@%p1 bra $LOOP;\nst.global.u32 [%rd2], %r1;\n";
-  EXPECT_TRUE(says(check(body, 64, GetParam()), {"barrier divergence"}));
-}
-
+/// A loop around a barrier, once more than %r8 says, which `how_often` sets.
 std::string rounds(const std::string& how_often) {
   return how_often + "$LOOP:\nbar.sync 0;\nsub.s32 %r8, %r8, 1;\nsetp.ge.s32 %p1, %r8, 0;\n@%p1 bra $LOOP;\n";
+}
+
+TEST_P(Divergence, LoopsOfDifferentLengthWithABarrierInside) {
+  // Each thread goes round as often as its number says and then stores.
+  const std::string body = rounds("and.b32 %r8, %r1, 32;\nshr.u32 %r8, %r8, 5;\n") + "st.global.u32 [%rd2], %r1;\n";
+  EXPECT_TRUE(says(check(body, 64, GetParam()), {"barrier divergence"}));
 }
 
 TEST_P(Divergence, LoopsThatSomeThreadsLeaveBeforeOthersAndExit) {

@@ -283,14 +283,9 @@ void RaceCheck::run(AccessRecords& records, const Lanes& lanes) {
   synchronised_ = records.synchronised();
   const uint64_t* place = lanes.place;
   const bool row = in_row(lanes.mask, place, lanes.bytes);
-  if (row && ((place[0] | lanes.bytes) & 3) == 0 && std::has_single_bit(lanes.bytes)) {
-    const uint32_t per_lane = lanes.bytes / 4;
-    words(records, {place[0] / 4, uint64_t{per_lane} * kLanes, 0, static_cast<uint32_t>(std::countr_zero(per_lane))});
-    return;
-  }
-  uint64_t low = lanes.bytes & 3, from_first = 0;
   const uint64_t start = place[std::countr_zero(lanes.mask)];
-  for (uint64_t l = 0; l < kLanes; ++l) {
+  uint64_t low = (start | lanes.bytes) & 3, from_first = row ? 1 : 0;
+  for (uint64_t l = 0; l < kLanes && !row; ++l) {
     const bool on = (lanes.mask >> l & 1) != 0;
     low |= on ? place[l] & 3 : 0;
     from_first |= on ? place[l] ^ start : 0;

@@ -220,12 +220,7 @@ void bar_result(Warp& w, const Instruction& in, Mask m) {
   }
 }
 
-void warp_barrier(Warp& w, const Instruction& in, Mask m) {
-  const auto* members = w.lanes<uint32_t>(in.slots[0]);
-  bool fine = true;
-  each_lane(m, [&](int l) { fine = fine && w.named_itself(in, Mask{1} << l, members[l]); });
-  if (fine) w.warp_barrier(in, m, members);
-}
+void warp_barrier(Warp& w, const Instruction& in, Mask m) { w.warp_barrier(in, m, w.lanes<uint32_t>(in.slots[0])); }
 
 void lower_bar(Lowering& l) {
   if (l.has("warp")) {

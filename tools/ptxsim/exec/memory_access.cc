@@ -276,7 +276,6 @@ bool locate_cluster(Warp& w, const Instruction& in, Mask mask, const uint64_t* a
   if (remote != 0 && w.observer != nullptr) {
     tell(w, in, {kind, Space::kSharedCluster, synchronising, remote, bytes, address, nullptr, value});
   }
-  located.row = false;
   if (own == 0) return true;
   Located here;
   if (!locate(w, in, own, offset, Space::kShared, bytes, alignment, kind, synchronising, value, here)) return false;
@@ -295,7 +294,8 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
   Access access{kind, space, synchronising, mask, bytes, address, nullptr, value};
   if (kind != Access::Kind::kLoad && kind != Access::Kind::kAtomic) w.changed_memory = true;
   bool fine = false;
-  located.row = in_row(mask, address, bytes);
+  const bool one_memory = space == Space::kShared || space == Space::kGlobal || space == Space::kConst;
+  located.row = one_memory && in_row(mask, address, bytes);
   switch (space) {
     case Space::kShared:
       fine = !misaligned(w, in, mask, address, alignment, bytes, located.row, kind, "shared") &&
@@ -309,7 +309,6 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
     case Space::kLocal:
       fine = !misaligned(w, in, mask, address, alignment, bytes, located.row, kind, "local") &&
              locate_local(w, in, mask, address, bytes, kind, located);
-      located.row = false;  // each lane has its own memory
       break;
     case Space::kParam:
       fine = locate_param(w, in, mask, address, bytes, kind, located);
@@ -340,7 +339,6 @@ bool locate(Warp& w, const Instruction& in, Mask mask, const uint64_t* address, 
           located = part;
           return true;
         }
-        located.row = false;
         each_lane(same, [&](int l) { located.pointer[l] = part.pointer[l]; });
         mask &= ~same;
       }

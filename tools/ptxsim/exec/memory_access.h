@@ -10,7 +10,7 @@ namespace ptxsim {
 /// memory: it resolves generic addresses, sees to bounds and alignment, and tells the observers.
 struct Located {
   std::byte* pointer[kLanes];
-  bool row = false;  // all lanes are on, and each one's bytes lie behind those of the lane before
+  bool row = false;  // the lanes' bytes are one range, in the lanes' order, of global or shared memory; not always told
 };
 
 /// `address`: per lane, in the terms of `space` (offsets for shared and local; anything for kGeneric). `alignment`:

@@ -285,6 +285,7 @@ void Warp::warp_barrier(const Instruction& instruction, Mask mask, const uint32_
     Mask same = 0;
     each_lane(left, [&](int l) { same |= Mask{wanted[l] == want} << l; });
     left &= ~same;
+    if (!named_itself(instruction, same, want)) return;
     Mask here = same;
     for (const Group& g : groups_) {
       if (g.state == Group::State::kWarpBarrier && g.wanted == want) here |= g.mask;
