@@ -63,6 +63,14 @@ TEST(Budgets, RefuseWhatIsWorse) {
   EXPECT_EQ(changed(&Launch::l2_bytes, std::nan("")).exceeded.size(), 1U);
 }
 
+TEST(Budgets, OfConflictsAndSpillsAreZeroWhateverTheFileSays) {
+  for (double Launch::*counter : {&Launch::conflicts, &Launch::local_bytes}) {
+    Launch launch = product();
+    launch.*counter = 8;
+    EXPECT_THAT(compare({&launch, 1}, {&launch, 1}).exceeded, ElementsAre(HasSubstr("found 8, budget at most 0")));
+  }
+}
+
 TEST(Budgets, TellWhatIsBetter) {
   const Comparison result = changed(&Launch::instructions, 900000);
   EXPECT_THAT(result.exceeded, IsEmpty());

@@ -15,7 +15,7 @@ namespace {
 using Bound = Counter::Bound;
 
 // The slack is for another minor version of nvcc, and for changes that are worth a few instructions. What may not get
-// worse at all: bank conflicts, spills, and how many blocks a multiprocessor holds.
+// worse at all: how many blocks a multiprocessor holds. What no kernel may have: bank conflicts and spills.
 constexpr std::array kCounters = {
     Counter{"launches", &Launch::count, 0, Bound::kMost},
     Counter{"blocks", &Launch::blocks, 0, Bound::kNone},
@@ -31,9 +31,9 @@ constexpr std::array kCounters = {
     Counter{"load_sectors", &Launch::load_sectors, 2, Bound::kLeast, 0.02, 0.01},
     Counter{"store_sectors", &Launch::store_sectors, 2, Bound::kLeast, 0.02, 0.01},
     Counter{"wavefronts", &Launch::wavefronts, 0, Bound::kMost, 0.02},
-    Counter{"conflicts", &Launch::conflicts, 0, Bound::kMost},
+    Counter{"conflicts", &Launch::conflicts, 0, Bound::kZero},
     Counter{"registers", &Launch::registers, 0, Bound::kMost, 0, 8},
-    Counter{"local_bytes", &Launch::local_bytes, 0, Bound::kMost},
+    Counter{"local_bytes", &Launch::local_bytes, 0, Bound::kZero},
     Counter{"shared_bytes", &Launch::shared_bytes, 0, Bound::kMost},
     Counter{"resident", &Launch::resident, 0, Bound::kLeast},
 };
@@ -67,6 +67,10 @@ std::vector<std::string> cells_of(const Launch& launch) {
 void write_slack(std::ostream& out) {
   for (const Counter& counter : kCounters) {
     if (counter.bound == Bound::kNone) continue;
+    if (counter.bound == Bound::kZero) {
+      out << fmt::format("#   {:<16}none, of any kernel\n", counter.name);
+      continue;
+    }
     const char* bound = counter.bound == Bound::kMost ? "at most" : "at least";
     std::string slack;
     if (counter.slack != 0) slack = fmt::format("{:.0f} %", 100 * counter.slack);
@@ -97,9 +101,9 @@ void compare_launch(const Launch& budget, const Launch& found, Comparison& resul
   for (const Counter& counter : kCounters) {
     if (counter.bound == Bound::kNone) continue;
     const double value = found.*counter.value;
-    const double wanted = budget.*counter.value;
+    const double wanted = counter.bound == Bound::kZero ? 0 : budget.*counter.value;
     const double slack = wanted * counter.slack + counter.steps;
-    const bool most = counter.bound == Bound::kMost;
+    const bool most = counter.bound != Bound::kLeast;
     const bool within = most ? value <= wanted + slack : value >= wanted - slack;  // false for NaN
     const bool better = most ? value < wanted - slack : value > wanted + slack;
     const std::string text =

@@ -13,7 +13,7 @@ namespace cpvt::efficiency {
 
 /// A column of the table.
 struct Counter {
-  enum class Bound { kMost, kLeast, kNone };
+  enum class Bound { kMost, kLeast, kZero, kNone };  // kZero: renewing does not change it
 
   const char* name;
   double Launch::*value;

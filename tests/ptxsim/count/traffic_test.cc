@@ -75,6 +75,18 @@ TEST(Wavefronts, OfMatrixRowsDependOnTheSwizzle) {
   EXPECT_EQ(shared_wavefronts(kAllLanes, swizzled.data(), 16).count, 4U);
 }
 
+TEST(Wavefronts, OfSeveralBlocksOfAClusterPassThroughTheBanksOfEach) {
+  const auto in_block = [](uint64_t block, uint64_t offset) { return (block + 1) << kClusterRankShift | offset; };
+  // A barrier of each of four blocks, at the same place.
+  const auto barriers = addresses([&](uint64_t l) { return in_block(l, 1024); });
+  EXPECT_EQ(cluster_wavefronts(0xf, barriers.data(), 8), (Wavefronts{4, 4}));
+  // Columns of a matrix conflict with those of the same block, and only with them.
+  const auto columns = addresses([&](uint64_t l) { return in_block(l / 8, l % 8 * 128); });
+  EXPECT_EQ(cluster_wavefronts(kAllLanes, columns.data(), 4), (Wavefronts{32, 4}));
+  const auto one_block = addresses([&](uint64_t l) { return in_block(1, l * 4); });
+  EXPECT_EQ(cluster_wavefronts(kAllLanes, one_block.data(), 4), (Wavefronts{1, 1}));
+}
+
 TEST(UniqueBytes, CountEachByteOnce) {
   UniqueBytes a, b;
   a.add(4090, 12);  // over the end of a page

@@ -45,9 +45,10 @@ class CountingObserver : public Observer {
         touch(warp, a, reads || atomic, !reads);
         break;
       case Space::kShared:
-      case Space::kSharedCluster: {  // another block's has the same banks, as busy
+      case Space::kSharedCluster: {  // of other blocks, counted as if it were here: theirs are as busy with ours
         kind = atomic ? Traffic::kSharedAtomic : reads ? Traffic::kSharedLoad : Traffic::kSharedStore;
-        const Wavefronts w = shared_wavefronts(a.mask, a.address, a.bytes);
+        const auto wavefronts = a.space == Space::kShared ? shared_wavefronts : cluster_wavefronts;
+        const Wavefronts w = wavefronts(a.mask, a.address, a.bytes);
         add.wavefronts = w.count;
         add.ideal = w.ideal;
         break;

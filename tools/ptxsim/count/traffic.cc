@@ -107,4 +107,21 @@ Wavefronts shared_wavefronts(Mask mask, const uint64_t* address, uint32_t bytes)
   return result;
 }
 
+Wavefronts cluster_wavefronts(Mask mask, const uint64_t* address, uint32_t bytes) {
+  Wavefronts result{0, 0};
+  while (mask != 0) {
+    const uint64_t block = address[std::countr_zero(mask)] >> kClusterRankShift;
+    Mask same = 0;
+    for (Mask m = mask; m != 0; m &= m - 1) {
+      const int l = std::countr_zero(m);
+      same |= Mask{address[l] >> kClusterRankShift == block} << l;
+    }
+    const Wavefronts there = shared_wavefronts(same, address, bytes);
+    result.count += there.count;
+    result.ideal += there.ideal;
+    mask &= ~same;
+  }
+  return result;
+}
+
 }  // namespace ptxsim

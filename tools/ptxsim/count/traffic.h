@@ -17,8 +17,13 @@ uint32_t local_sectors(Mask mask, const uint64_t* address, uint32_t bytes);
 struct Wavefronts {
   uint32_t count;  // passes through the 32 banks of 4 bytes
   uint32_t ideal;  // what an access without conflicts would take: one for each part with lanes in it
+
+  bool operator==(const Wavefronts&) const = default;
 };
 /// Per part: the most distinct words that any bank is asked for. Lanes that read the same word share it.
 Wavefronts shared_wavefronts(Mask mask, const uint64_t* address, uint32_t bytes);
+
+/// The same of shared::cluster addresses: each block that lanes reach has banks of its own, in its multiprocessor.
+Wavefronts cluster_wavefronts(Mask mask, const uint64_t* address, uint32_t bytes);
 
 }  // namespace ptxsim
