@@ -138,9 +138,10 @@ void write_page(std::ostream& out, std::span<const Launch> launches) {
 
 **Estimates, not measurements.** No GPU had a part in this page. The simulator,
 [ptxsim](../README.md#ptxsim-cuda-kernels-without-a-gpu), executed the PTX that nvcc made of every kernel, at the shapes
-of CPVT-GAP, and counted. The counters are exact for the PTX. A time is what an NVIDIA H200 would need if nothing ever
-waited: the largest of the times that its memory, L2, shared memory, instruction issue, tensor cores and arithmetic need
-by themselves, at the rates of the data sheet (132 multiprocessors at 1.98 GHz, memory 4.8 TB/s) and 5.5 TB/s for L2.
+of CPVT-GAP with a PEG of 3×3 (cls: with a class token; k7, k9, k27: with such a PEG), and counted. The counters are
+exact for the PTX. A time is what an NVIDIA H200 would need if nothing ever waited: the largest of the times that its
+memory, L2, shared memory, instruction issue, tensor cores and arithmetic need by themselves, at the rates of the data
+sheet (132 multiprocessors at 1.98 GHz, memory 4.8 TB/s) and 5.5 TB/s for L2.
 
 Waiting is latency, barriers, the start and end of a kernel and the gap to the next. At batch 1, where a kernel is a
 microsecond of work for a part of the multiprocessors, it is most of the real time; at large batches the estimate is

@@ -45,9 +45,9 @@ std::shared_ptr<const Model> empty_model(const Pass& pass, int depth, const std:
                                  {"img_size", 224},
                                  {"layer_norm_eps", 1e-6},
                                  {"num_classes", 1000},
-                                 {"global_pool", "avg"},
+                                 {"global_pool", pass.class_token ? "token" : "avg"},
                                  {"pos_embed", "peg"},
-                                 {"peg", {{"after", {0}}, {"kernel", 3}}}};
+                                 {"peg", {{"after", {0}}, {"kernel", pass.peg_kernel}}}};
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "config.json") << config;
   nlohmann::json header;
@@ -74,7 +74,7 @@ struct Work {
       : executable(empty_model(pass, depth, folder), make_cuda_backend(CudaRuntime::kSimulator, pass.dtype)),
         stream(executable.backend().make_stream()) {
     const std::vector<ImageSize> sizes(static_cast<size_t>(pass.batch), ImageSize{pass.pixels, pass.pixels});
-    plan = Plan::make(executable, TokenLayout::of(sizes, kPatch, /*class_token=*/false), {"logits"}, *stream);
+    plan = Plan::make(executable, TokenLayout::of(sizes, kPatch, pass.class_token), {"logits"}, *stream);
   }
 
   const std::vector<Node>& nodes() const { return executable.graph().nodes(); }
@@ -106,10 +106,23 @@ std::string Pass::name() const { return fmt::format("{} {} px, batch {}, {}", mo
 
 std::vector<Pass> passes() {
   return {
-      {"Ti", 192, 3, 224, 1, "fp16"},  {"S", 384, 6, 224, 1, "fp16"},  {"B", 768, 12, 224, 1, "fp16"},
-      {"Ti", 192, 3, 224, 32, "fp16"}, {"S", 384, 6, 224, 32, "fp16"}, {"B", 768, 12, 224, 32, "fp16"},
-      {"Ti", 192, 3, 1024, 1, "fp16"}, {"S", 384, 6, 1024, 1, "fp16"}, {"B", 768, 12, 1024, 1, "fp16"},
+      {"Ti", 192, 3, 224, 1, "fp16"},
+      {"S", 384, 6, 224, 1, "fp16"},
+      {"B", 768, 12, 224, 1, "fp16"},
+      {"Ti", 192, 3, 224, 32, "fp16"},
+      {"S", 384, 6, 224, 32, "fp16"},
+      {"B", 768, 12, 224, 32, "fp16"},
+      {"Ti", 192, 3, 1024, 1, "fp16"},
+      {"S", 384, 6, 1024, 1, "fp16"},
+      {"B", 768, 12, 1024, 1, "fp16"},
       {"Ti", 192, 3, 224, 1, "fp32"},
+      // What differs from the ones above in a few kernels only.
+      {"Ti", 192, 3, 224, 32, "bf16"},
+      {"Ti-cls", 192, 3, 224, 32, "fp16", 3, true},
+      {"Ti-k7", 192, 3, 224, 32, "fp16", 7},
+      {"Ti-k27", 192, 3, 224, 1, "fp16", 27},
+      {"Ti-k27", 192, 3, 1024, 1, "fp16", 27},
+      {"B-k9", 768, 12, 224, 1, "fp16", 9},
   };
 }
 

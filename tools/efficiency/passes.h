@@ -7,12 +7,14 @@
 
 namespace cpvt::efficiency {
 
-/// A forward pass of CPVT-GAP that is looked at.
+/// A forward pass of CPVT that is looked at: of CPVT-GAP with a PEG of 3x3, where nothing else is said.
 struct Pass {
-  std::string model;  // "Ti", "S", "B"
+  std::string model;  // "Ti", "S", "B", or such a name and what is else, "Ti-k7"
   int width, heads;
   int pixels, batch;
   std::string dtype;
+  int peg_kernel = 3;
+  bool class_token = false;
 
   std::string name() const;  // "Ti 224 px, batch 32, fp16"
 };

@@ -136,6 +136,33 @@ TEST(Counters, OfDivergence) {
   EXPECT_EQ(c.lanes[static_cast<size_t>(Kind::kInteger)], 3U * 16 + 64);
 }
 
+TEST(Counters, OfConversionsAreThoseOfTheUnitThatMakesThem) {
+  Device device(counting());
+  const std::string text = kernel(0, R"(
+    mov.b32 %r1, 3;
+    mov.f32 %f1, 0f3f800000;
+    cvt.rn.f16.f32 %h1, %f1;
+    cvt.rn.bf16x2.f32 %r2, %f1, %f1;
+    cvt.rn.bf16.f32 %h2, %f1;
+    cvt.f32.bf16 %f2, %h2;
+    cvt.rn.f32.u32 %f3, %r1;
+    cvt.u64.u32 %rd1, %r1;
+    cvt.f32.f16 %f4, %h1;
+    cvt.f32.f16 %f4, %h1;
+    cvt.sat.f32.f32 %f4, %f1;
+    cvt.rni.f32.f32 %f4, %f1;
+    cvt.rzi.s32.f32 %r3, %f1;
+    cvt.rn.f32.u64 %f4, %rd1;
+    cvt.rn.f16.u32 %h3, %r1;
+  )");
+  ASSERT_EQ(device.run(text, {1, 1, 1}, {32, 1, 1}).status, Status::kOk);
+  const LaunchCounts& c = *device.machine().counters()->launches()[0];
+  EXPECT_EQ(of(c, Kind::kInteger), 6U) << "narrowing, widening bf16, from integers";
+  EXPECT_EQ(of(c, Kind::kFp16), 2U) << "widening f16";
+  EXPECT_EQ(of(c, Kind::kFp32), 1U) << "clamping";
+  EXPECT_EQ(of(c, Kind::kConversion), 4U) << "the rest";
+}
+
 TEST(Counters, OfTensorCoresAndTheirEstimate) {
   Device device(counting());
   const std::string text = kernel(0, R"(

@@ -809,11 +809,28 @@ void lower_pack(Lowering& l) {
   in.flags[1] = is_signed_type ? 1 : 0;
 }
 
+/// By what ptxas makes of it for sm_80 and later, so that an estimate is not longer than the truth: f16 widens by an
+/// addition of zero (HADD2.F32), bf16 by a shift; f32 narrows to either (F2FP), integers become each other and f32 (for
+/// sm_90, I2FP) where integers are computed. What is left is the special functions' unit's: F2I, FRND, F2F.
+Kind kind_of(DataType to, DataType from, const Modifiers& modifiers) {
+  const bool to_half =
+      to == DataType::kF16 || to == DataType::kBf16 || to == DataType::kF16x2 || to == DataType::kBf16x2;
+  if (is_integer(from)) {
+    return is_integer(to) || (to == DataType::kF32 && bits_of(from) <= 32) ? Kind::kInteger : Kind::kConversion;
+  }
+  if (to == DataType::kF32 && from == DataType::kF16) return Kind::kFp16;
+  if (to == DataType::kF32 && from == DataType::kBf16) return Kind::kInteger;
+  if (to_half && from == DataType::kF32) return Kind::kInteger;
+  const bool clamps = to == DataType::kF32 && from == DataType::kF32 && modifiers.integral == Integral::kNone;
+  return clamps ? Kind::kFp32 : Kind::kConversion;
+}
+
 void lower_cvt(Lowering& l) {
   if (l.has("pack")) return lower_pack(l);
   const Modifiers modifiers = modifiers_of(l);
   if (l.type_count() != 2) l.unknown();
   const DataType to = l.type(0), from = l.type(1);
+  l.set_kind(kind_of(to, from, modifiers));
   if (l.operand_count() == 3) return lower_pair(l, to, from, modifiers);
   if (l.operand_count() != 2) l.unknown();
   if (is_integer(to) && is_integer(from)) return lower_integers(l, to, from, modifiers);
@@ -825,6 +842,6 @@ void lower_cvt(Lowering& l) {
 
 }  // namespace
 
-void add_conversion(OpcodeTable& t) { t.add("cvt", Kind::kConversion, lower_cvt); }
+void add_conversion(OpcodeTable& t) { t.add("cvt", Kind::kInteger, lower_cvt); }
 
 }  // namespace ptxsim
