@@ -540,6 +540,7 @@ class CudaBackend final : public Backend {
           .dtype = dtype_,
           .qkv = call.inputs[0],
           .stride = stride(3 * op.width()),
+          .rows = call.rows,
           .heads = static_cast<int32_t>(op.heads),
           .head_dim = static_cast<int32_t>(op.head_dim),
           .scale = op.scale,

@@ -2,7 +2,7 @@
 //
 // One pass over keys and values with an online softmax. A warp owns 16 queries (or 2 x 16), which stay in registers
 // with their sums O, and takes in the image's keys 64 at a time:
-//   S = q k^T          in fp32, however large; from the tensor cores
+//   S = q k^T          in fp32; from the tensor cores
 //   P = 2^(c S - m)    c = scale log2 e; m: the row's largest c S so far, by shuffles among its 4 lanes
 //   O = f O + P v      f = 2^(m before - m)
 // The accumulators of the first product are where the left operand of the second is wanted: P never leaves registers.
@@ -18,8 +18,8 @@
 // queries' scores alone would be 104 registers, so that 32 queries to a warp were impossible, and nothing would overlap
 // its loads.
 //
-// A query's sums run over the keys in this order whatever block, batch or device computes them: results are the same
-// bits. Keys beyond the image are never read; their scores count as -infinity, their values as 0.
+// A query's sums run over the keys in this order whatever block or batch computes them: results are the same bits. Keys
+// beyond the image are never read; their scores count as -infinity, their values as 0.
 //
 // Traffic: q and y once; k and v once from memory, and from the second-level cache once for every 128 (64) queries. A
 // large batch of 197 tokens is limited by memory. Longer images are by the exponentials, 16 per clock and
@@ -32,9 +32,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_hopper.h"
+#include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 
@@ -47,40 +47,14 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr uint32_t kWholeWarp = 0xFFFFFFFF;
 
-/// Below every score, yet finite: a row's reference before its first key.
-constexpr float kLowest = std::numeric_limits<float>::lowest();
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-template <class T>
-struct Problem {
-  const T* qkv;
-  int64_t stride;
-  int32_t heads, head_dim;
-  float scale;  // times log2 e: scores are in units of log2, ready for 2^x
-  const AttentionTile* tiles;
-  T* y;
-  int64_t y_stride;
-};
-
-/// Rows of kDim numbers in shared memory. The 16-byte chunks of a row change places from row to row, so that the
-/// same chunk of 8 rows, as well as 8 chunks of a row, lie in different banks.
+/// Rows of kDim numbers in shared memory, which a block loads.
 template <class T, int kDim>
-struct Tile {
-  static constexpr int kPerChunk = Chunk<T>::kSize;
-  static constexpr int kChunks = kDim / kPerChunk;
+struct Tile : SwizzledRows<T, kDim> {
+  using SwizzledRows<T, kDim>::at;
+  using SwizzledRows<T, kDim>::kPerChunk;
+  using SwizzledRows<T, kDim>::kChunks;
   static constexpr int kStep =
       std::bit_floor(static_cast<uint32_t>(kThreads / kChunks));  // rows that a block loads at once
-
-  static __device__ int at(int row, int chunk) {
-    const int turn = kChunks % 8 == 0 ? row & 7 : row >> 1 & 3;
-    return (row * kChunks + (chunk ^ turn)) * kPerChunk;
-  }
-
-  /// at(row, chunk + 2 d), from at(row, chunk) of a chunk below 2: one exclusive or.
-  static __device__ int right_of(int at, int d) {
-    constexpr int kTurns = kChunks % 8 == 0 ? 8 : 4;
-    return (at ^ 2 * d % kTurns * kPerChunk) + 2 * d / kTurns * kTurns * kPerChunk;
-  }
 
   /// One head of the first `rows` of kRows rows, by the whole block. Rows beyond, which may be another image's, and
   /// columns beyond head_dim are not read and become zero.
@@ -122,7 +96,7 @@ struct Head {
   const T *q, *k, *v;
   T* y;
 
-  __device__ Head(const Problem<T>& problem, int64_t first_row) {
+  __device__ Head(const AttentionProblem<T>& problem, int64_t first_row) {
     const int column = static_cast<int>(blockIdx.x) * problem.head_dim;
     const int64_t width = static_cast<int64_t>(problem.heads) * problem.head_dim;
     q = problem.qkv + first_row * problem.stride + column;
@@ -132,51 +106,11 @@ struct Head {
   }
 };
 
-/// 16 bytes of a row of y, or as many as are within head_dim.
-template <bool kAligned, class T>
-__device__ void store_chunk(T* to, const Chunk<T>& chunk, int column, int head_dim) {
-  if constexpr (kAligned) {
-    if (column < head_dim) *reinterpret_cast<Chunk<T>*>(to + column) = chunk;
-  } else {
-#pragma unroll
-    for (int e = 0; e < Chunk<T>::kSize; ++e) {
-      if (column + e < head_dim) to[column + e] = chunk.at[e];
-    }
-  }
-}
-
-/// Two weights, at most 1 but for rounding, as a tensor-core fragment has them. Unlike pack2 this never saturates.
-template <class T>
-__device__ uint32_t pack_weights(float low, float high);
-template <>
-__device__ inline uint32_t pack_weights<half>(float low, float high) {
-  const __half2 both = __floats2half2_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(both);
-}
-template <>
-__device__ inline uint32_t pack_weights<bfloat16>(float low, float high) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(both);
-}
-
-/// 2^x within 2 units of the last place; results below 2^-126 are zero.
-__device__ inline float exp2_approximate(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-/// The queries of a warp, kBlocks times 16. A lane holds, of every 16x8 block, columns 2t and 2t+1 of rows g and g+8,
-/// where g = lane/4 and t = lane%4.
+/// The queries of a warp, kBlocks times 16.
 template <class T, int kDim, int kBlocks>
 class WarpRows {
  public:
   static constexpr int kQueries = kBlocks * 16;
-
-  __device__ WarpRows() {
-#pragma unroll
-    for (auto& rows : reference_) rows[0] = rows[1] = kLowest;
-  }
 
   __device__ void load_queries(const T* tile) {
     const int at = Rows::at(lane() % 16, lane() / 16);
@@ -211,16 +145,9 @@ class WarpRows {
     }
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
-      if constexpr (kTail) {
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            if (n * 8 + lane() % 4 * 2 + e % 2 >= keys) s[block][n][e] = kMinusInfinity;
-          }
-        }
-      }
-      weigh(s[block], block, scale);
+      float factor[2];
+      softmax_[block].template weigh<kTail>(s[block], keys, scale, factor);
+      OnlineSoftmax::rescale(o_[block], factor);
     }
 
     // O += P V. Two blocks of P, as the first product left them, are the left operand of the second.
@@ -231,12 +158,7 @@ class WarpRows {
       uint32_t p[kBlocks][4];
 #pragma unroll
       for (int block = 0; block < kBlocks; ++block) {
-        const float(&left)[4] = s[block][2 * step];
-        const float(&right)[4] = s[block][2 * step + 1];
-        p[block][0] = pack_weights<T>(left[0], left[1]);
-        p[block][1] = pack_weights<T>(left[2], left[3]);
-        p[block][2] = pack_weights<T>(right[0], right[1]);
-        p[block][3] = pack_weights<T>(right[2], right[3]);
+        weights_of_16_keys<T>(s[block], 2 * step, p[block]);
       }
 #pragma unroll
       for (int d = 0; d < kDim / 16; ++d) {
@@ -251,37 +173,13 @@ class WarpRows {
     }
   }
 
-  /// Divides by the sums and writes `rows` rows, by way of the warp's own rows of a tile so that stores are of 16
-  /// bytes.
+  /// Writes `rows` rows, by way of the tile of the queries.
   template <bool kAligned>
-  __device__ void store(T* tile, T* y, int64_t stride, int rows, int head_dim) {
+  __device__ void store(T* tile, T* y, int64_t stride, int rows, int head_dim) const {
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float total = total_[block][r];
-        total += __shfl_xor_sync(kWholeWarp, total, 1);
-        total += __shfl_xor_sync(kWholeWarp, total, 2);
-        const float factor = 1.0F / total;
-        const int row = first_row() + block * 16 + r * 8 + lane() / 4;
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) {
-          const float(&o)[4] = o_[block][n];
-          *reinterpret_cast<uint32_t*>(tile + Rows::at(row, n) + lane() % 4 * 2) =
-              pack2<T>(o[2 * r] * factor, o[2 * r + 1] * factor);
-        }
-      }
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kQueries * Rows::kChunks / 32; ++i) {
-      const int row = (i * 32 + lane()) / Rows::kChunks;
-      const int chunk = (i * 32 + lane()) % Rows::kChunks;
-      if (row < rows) {
-        store_chunk<kAligned>(y + row * stride,
-                              *reinterpret_cast<const Chunk<T>*>(tile + Rows::at(first_row() + row, chunk)),
-                              chunk * Rows::kPerChunk, head_dim);
-      }
+      softmax_[block].template store<kAligned>(o_[block], tile, first_row() + block * 16, y + block * 16 * stride,
+                                               stride, rows - block * 16, head_dim);
     }
   }
 
@@ -290,47 +188,13 @@ class WarpRows {
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
   static __device__ int first_row() { return static_cast<int>(threadIdx.x) / 32 * kQueries; }
 
-  /// Scores of 16 queries to weights: P = 2^(scale S - reference), the reference being the row's largest score so far;
-  /// what was summed with an earlier one is scaled to the new one. Any reference is as right as another: its rounding
-  /// cancels in the quotient.
-  __device__ void weigh(float (&s)[kKeys / 8][4], int block, float scale) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float most = s[0][2 * r];
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
-      most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 2));
-      const float before = reference_[block][r];
-      const float reference = fmaxf(before, most * scale);
-      const float factor = exp2_approximate(before - reference);
-      reference_[block][r] = reference;
-      float sum = 0;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; ++e) {
-          s[n][e] = exp2_approximate(fmaf(s[n][e], scale, -reference));
-          sum += s[n][e];
-        }
-      }
-      total_[block][r] = total_[block][r] * factor + sum;
-#pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-        o_[block][n][2 * r] *= factor;
-        o_[block][n][2 * r + 1] *= factor;
-      }
-    }
-  }
-
   uint32_t q_[kBlocks][kDim / 16][4];
   float o_[kBlocks][kDim / 8][4] = {};
-  float reference_[kBlocks][2];   // of rows g and g+8
-  float total_[kBlocks][2] = {};  // this lane's share
+  OnlineSoftmax softmax_[kBlocks];
 };
 
 template <class T, int kDim, bool kAligned, int kBlocks>
-__global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const Problem<T> problem) {
+__global__ void __launch_bounds__(kThreads, 2) attention_mma_kernel(const AttentionProblem<T> problem) {
   ptx::follow_earlier_kernels();
   using Rows = Tile<T, kDim>;
   using Warp = WarpRows<T, kDim, kBlocks>;
@@ -417,7 +281,7 @@ class WarpRowsF32 {
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      float most = kLowest;
+      float most = kLowestScore;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         if (kTail && i * 8 + lane() % 8 >= keys) s[j][i] = kMinusInfinity;
@@ -497,12 +361,13 @@ class WarpRowsF32 {
   static __device__ int weight_at(int j, int chunk) { return row(j) * kKeys + (chunk ^ 2 * (lane() / 8)) * 4; }
 
   float o_[4][kDim / 32][4] = {};
-  float reference_[4] = {kLowest, kLowest, kLowest, kLowest};
+  float reference_[4] = {kLowestScore, kLowestScore, kLowestScore, kLowestScore};
   float total_[4] = {};
 };
 
 template <int kDim, bool kAligned>
-__global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_kernel(const Problem<float> problem) {
+__global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3)
+    attention_fma_kernel(const AttentionProblem<float> problem) {
   ptx::follow_earlier_kernels();
   using Rows = Tile<float, kDim>;
   using Warp = WarpRowsF32<kDim>;
@@ -559,16 +424,9 @@ __global__ void __launch_bounds__(kThreads, kDim > 64 ? 1 : 3) attention_fma_ker
 /// A block for each head of each `queries` queries. Heads run fastest, so that blocks start in the order of the tiles,
 /// and those under way together read whole rows between them.
 template <class T>
-int launch_blocks(void (*kernel)(Problem<T>), const AttentionArgs& args, int queries, size_t shared_bytes,
+int launch_blocks(void (*kernel)(AttentionProblem<T>), const AttentionArgs& args, int queries, size_t shared_bytes,
                   void* stream) {
-  Problem<T> problem = {.qkv = static_cast<const T*>(args.qkv),
-                        .stride = args.stride,
-                        .heads = args.heads,
-                        .head_dim = args.head_dim,
-                        .scale = args.scale * 1.44269504088896341F,
-                        .tiles = args.tiles,
-                        .y = static_cast<T*>(args.y),
-                        .y_stride = args.y_stride};
+  AttentionProblem<T> problem(args);
   const int parts = kTileQueries / queries;
   const int most = 65535 / parts;  // tiles of a grid
   for (int first = 0; first < args.tile_count; first += most) {
@@ -595,8 +453,8 @@ int launch_tiles(const AttentionArgs& args, void* stream) {
       int multiprocessors = 0;
       const cudaError_t error = device_attribute(cudaDevAttrMultiProcessorCount, multiprocessors);
       if (error != cudaSuccess) return error;
-      if (int64_t{args.tile_count} * args.heads >= multiprocessors) {
-        constexpr int kQueries = 128;
+      constexpr int kQueries = 128;
+      if (int64_t{args.tile_count} * args.heads * (kTileQueries / kQueries) >= multiprocessors) {
         return launch_blocks(attention_mma_kernel<T, kDim, kAligned, 2>, args, kQueries, (kQueries + 4 * kKeys) * kRow,
                              stream);
       }
@@ -617,6 +475,7 @@ int launch_aligned(const AttentionArgs& args, void* stream) {
 
 int attention(const AttentionArgs& args, void* stream) {
   if (args.head_dim < 1 || args.head_dim > kLargestHeadDim || !(args.scale > 0)) return cudaErrorInvalidValue;
+  if (takes_hopper(args)) return attention_hopper(args, stream);
   return for_dtype(args.dtype, [&]<class T>(T) {
     if (args.head_dim <= 32) return launch_aligned<T, 32>(args, stream);
     if (args.head_dim <= 64) return launch_aligned<T, 64>(args, stream);

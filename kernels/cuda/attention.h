@@ -8,7 +8,7 @@
 
 namespace cpvt::cuda {
 
-constexpr int64_t kAttentionQueries = 128;  // of a tile; an image's last may have fewer
+constexpr int64_t kAttentionQueries = 256;  // of a tile; an image's last may have fewer
 
 /// A share of a ragged batch: some queries of one image, against all of its keys.
 struct AttentionTile {
@@ -26,6 +26,7 @@ struct AttentionArgs {
   DType dtype;
   const void* qkv;  // [rows, 3 heads head_dim]
   int64_t stride;
+  int64_t rows;
   int32_t heads, head_dim;
   float scale;  // > 0
   const AttentionTile* tiles;

@@ -39,12 +39,10 @@
 // a fifth and more of all sectors. Numbers unpacked anew for each pass of LayerNorm: conversions become the limit for
 // one image.
 
-#include <cuda.h>
-#include <cudaTypedefs.h>
-
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/linear_hopper.h"
 #include "kernels/cuda/linear_tile.cuh"
 #include "kernels/cuda/ptx_hopper.cuh"
@@ -210,19 +208,6 @@ struct Config {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/// A place in the ring of stages, and the parity of the phase that it is in.
-template <int kStages>
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 template <class C>
 __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, const LinearArgs& args,
                           const Work& work) {
@@ -271,7 +256,7 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
   const int group = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   struct Next {
     int tile, line;
-    Place<kStages> place;
+    RingPlace<kStages> place;
   };
   auto advance = [&](Next& next) {
     next.place.advance();
@@ -348,7 +333,7 @@ __device__ void run_block(const CUtensorMap& x_map, const CUtensorMap& w_map, co
       }
     };
     Product product;
-    Place<kStages> place;
+    RingPlace<kStages> place;
     const uint32_t group_rows = group * kGroupRows * kLine;
     for (int tile = first_tile; tile < end_tile; tile += work.step) {
       const int64_t first_column = static_cast<int64_t>(tile % work.across) * Product::kColumns;
@@ -393,31 +378,6 @@ __global__ void __launch_bounds__(C::kThreads)
 
 // --- the launcher ----------------------------------------------------------------------------------------------------
 
-PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found{};
-  const cudaError_t error =
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-  if (error != cudaSuccess || found != cudaDriverEntryPointSuccess) return nullptr;
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
-}
-
-/// A tensor of 16-bit numbers, its first dimension without gaps, of which copies bring boxes of lines.
-template <int kRank>
-int encode(CUtensorMap* map, DType dtype, const void* data, const cuuint64_t (&extents)[kRank],
-           const cuuint64_t (&strides)[kRank - 1], const cuuint32_t (&box)[kRank]) {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
-  if (encoder == nullptr) return cudaErrorNotSupported;
-  cuuint32_t ones[kRank];
-  std::fill_n(ones, kRank, 1);
-  const CUtensorMapDataType type =
-      dtype == DType::kF16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  // The two enumerations share their numbers where both have a code.
-  return static_cast<int>(encoder(map, type, kRank, const_cast<void*>(data), extents, strides, box, ones,
-                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
-}
-
 /// How a configuration would do the work, and how long it would take by a count in clocks of an H100, so that one can
 /// be chosen: of speed alone, for all of them give the same bits.
 template <class C>
@@ -457,15 +417,15 @@ struct Launcher {
     const auto bytes = static_cast<cuuint64_t>(element_bytes(args.dtype));
     const auto k = static_cast<cuuint64_t>(args.k);
     alignas(64) CUtensorMap x_map;
-    int error = encode<2>(&x_map, args.dtype, args.x, {k, static_cast<cuuint64_t>(args.rows)},
-                          {static_cast<cuuint64_t>(args.x_stride) * bytes}, {kLineNumbers, Product::kRows});
+    int error = encode_tensor_map<2>(&x_map, args.dtype, args.x, {k, static_cast<cuuint64_t>(args.rows)},
+                                     {static_cast<cuuint64_t>(args.x_stride) * bytes}, {kLineNumbers, Product::kRows});
     if (error != cudaSuccess) return error;
     // Row 32 a + 8 c + 2 j + e of w, as dimensions e, j, c, a, whose strides rise, each a multiple of the one before,
     // as the driver's manual asks; a box has one j: so WarpgroupProduct's order.
     const cuuint64_t row = static_cast<cuuint64_t>(row_stride(args.k, args.dtype)) * bytes;
     alignas(64) CUtensorMap w_map;
-    error = encode<5>(&w_map, args.dtype, args.weight, {k, 2, 4, 4, static_cast<cuuint64_t>(args.n / 32)},
-                      {row, 2 * row, 8 * row, 32 * row}, {kLineNumbers, 2, 1, 4, Product::kColumns / 32});
+    error = encode_tensor_map<5>(&w_map, args.dtype, args.weight, {k, 2, 4, 4, static_cast<cuuint64_t>(args.n / 32)},
+                                 {row, 2 * row, 8 * row, 32 * row}, {kLineNumbers, 2, 1, 4, Product::kColumns / 32});
     if (error != cudaSuccess) return error;
     const int clusters = C::kNormalise ? work.all / work.across * work.clusters : work.clusters;
     return launch_clusters(linear_warpgroups<C>, C::kCluster, static_cast<unsigned>(clusters * C::kCluster),

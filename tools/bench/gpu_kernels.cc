@@ -222,6 +222,7 @@ class Operators {
     return {.dtype = m_.dtype(),
             .qkv = qkv,
             .stride = m_.stride(3 * d_),
+            .rows = b_.rows,
             .heads = static_cast<int32_t>(heads_),
             .head_dim = head_dim,
             .scale = 1 / std::sqrt(static_cast<float>(head_dim)),

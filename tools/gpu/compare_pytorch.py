@@ -62,7 +62,9 @@ class Figures:
         self.path = path
         self.rows = []
         if path and Path(path).exists():
-            self.rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.startswith("{")]
+            # A line may have been cut off.
+            whole = [line for line in Path(path).read_text().splitlines() if line[:1] == "{" and line[-1:] == "}"]
+            self.rows = [json.loads(line) for line in whole]
 
     def add(self, **row) -> None:
         self.rows.append(row)

@@ -37,7 +37,11 @@ scratch=$(mktemp -d)
 for file in "$log" "$figures" "$report"; do : >"$file"; done
 
 exec 3>&1 # the end may come while a command's output is on its way elsewhere
-say() { printf '%s\n' "$@" | tee -a "$report" >&3; }
+trap '' PIPE # who reads the output may go; the report goes on
+say() {
+  printf '%s\n' "$@" >>"$report"
+  printf '%s\n' "$@" >&3 2>/dev/null || true
+}
 left() { echo $((limit - SECONDS)); }
 failures=() skipped=()
 fail() { failures+=("$1"); say "" "**FAILED: $1**"; }
@@ -52,7 +56,8 @@ finish() {
   say "## The end"
   say ""
   say "After $SECONDS of $limit seconds."
-  ((code == 0 || ${#failures[@]})) || say "* CUT OFF, or a mistake in this script: exit code $code"
+  ((code < 128)) || say "* CUT OFF by signal $((code - 128))"
+  ((code == 0 || code >= 128 || ${#failures[@]})) || say "* a mistake in this script: exit code $code"
   local line
   for line in "${skipped[@]}"; do say "* left out: $line"; done
   for line in "${failures[@]}"; do say "* FAILED: $line"; done
@@ -179,7 +184,7 @@ if [[ -d $host && $build == "$scratch"* ]]; then
   known=$(ldconfig -p 2>/dev/null)
   for library in "$host"/*; do
     name=$(basename "$library")
-    if [[ $known == *$'\t'"$name "* || -e /usr/local/cuda/lib64/$name ]]; then rm "$library"; fi
+    if [[ $known == *$'\t'"$name "* ]]; then rm "$library"; fi
   done
   export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$host
 fi
@@ -215,7 +220,8 @@ run_tests() {
   local name=$1 seconds=$2 filter=$3
   shift 3
   {
-    timeout -k 3 "$seconds" "$@" "$bin/test_kernels_cuda" --gtest_filter="$filter"
+    timeout -k 3 "$seconds" env LD_LIBRARY_PATH="$libraries" "$@" "$bin/test_kernels_cuda" \
+      --gtest_filter="$filter"
     echo "exit code $?"
   } >"$scratch/$name.out" 2>&1
 }
@@ -253,7 +259,8 @@ fi
 
 if [[ -x $bin/test_engine_cuda ]] && title "Whole networks on the device (test_engine_cuda)" 60; then
   filter='*' && $dry && filter='*ReplaysPicturesThatDiffer/fp16'
-  within "$budget" "${on_gpu[@]}" "$bin/test_engine_cuda" --gtest_filter="$filter" >"$scratch/engine.out"
+  within "$budget" env LD_LIBRARY_PATH="$libraries" "${on_gpu[@]}" "$bin/test_engine_cuda" \
+    --gtest_filter="$filter" >"$scratch/engine.out"
   code=$?
   cat "$scratch/engine.out" >>"$log"
   say "$(passed_in "$scratch/engine.out") tests passed, exit code $code."
@@ -300,7 +307,12 @@ compare() { # WHAT FLAGS...
   fi
   within $((seconds + 4)) "$python" tools/gpu/compare_pytorch.py "$what" --cpvt "$bin/cpvt" --device "$device" \
     --json "$figures" --deadline $((seconds - 2)) "$@" "${torch_tiny[@]}" | tee -a "$report"
-  ((PIPESTATUS[0] == 0)) || fail "compare_pytorch.py $what"
+  local code=${PIPESTATUS[0]}
+  case $code in
+    0) ;;
+    124 | 137) skip "rows of compare_pytorch.py $what $* that were under way when its time was over" ;;
+    *) fail "compare_pytorch.py $what: exit code $code" ;;
+  esac
 }
 if $torch && title "Whole models beside PyTorch" 130; then
   say "CPVT-GAP, $($dry && echo 32 || echo 224) px. \"Host\": from pixels in the host's memory to logits there;"
@@ -323,9 +335,8 @@ if [[ -x $bin/bench_gpu_kernels ]] && title "Every kernel beside cuBLASLt and cu
   kinds=(patch_embed qkv attention proj fc1 fc2 peg layernorm pool head)
   # One run for the table that a person reads and the lines that programs read.
   kernels $((budget + 5)) --json --deadline "$budget" --only "$(IFS=,; echo "${kinds[*]}")" \
-    "${problems[@]}" 2>"$scratch/kernels.err" >"$scratch/kernels.jsonl"
-  code=$?
-  cat "$scratch/kernels.jsonl" >>"$figures"
+    "${problems[@]}" 2>"$scratch/kernels.err" | tee -a "$figures" >"$scratch/kernels.jsonl"
+  code=${PIPESTATUS[0]}
   "$python" - "$scratch/kernels.jsonl" <<'EOF' | tee -a "$report"
 import json, sys
 print(f"{'model':6}{'dtype':6}{'batch':>5}  {'kernel':17}{'us':>9}{'spread':>8}{'TFLOP/s':>9}{'GB/s':>7}"

@@ -20,6 +20,7 @@ int launch(const DeviceMatrix& qkv, int32_t heads, int32_t head_dim, float scale
   return attention({.dtype = qkv.dtype(),
                     .qkv = static_cast<const std::byte*>(qkv.data()) + offset,
                     .stride = qkv.stride(),
+                    .rows = qkv.rows(),
                     .heads = heads,
                     .head_dim = head_dim,
                     .scale = scale,
@@ -141,8 +142,11 @@ TEST_P(AttentionTest, EveryHeadDimension) {
 }
 
 TEST_P(AttentionTest, EveryLength) {
-  for (const int64_t patches : {1, 2, 15, 16, 17, 31, 32, 33, 49, 63, 64, 65, 127, 128, 129, 196, 197}) {
+  // Around what tiles, warps, warpgroups, blocks and clusters of queries and keys end with.
+  for (const int64_t patches :
+       {1, 2, 15, 16, 17, 31, 32, 33, 49, 63, 64, 65, 80, 96, 112, 127, 128, 129, 191, 193, 196, 197, 255, 256, 257}) {
     check(1, 32, layout({{0, 1, patches, 0}}, 1));
+    if (patches > 100) check(2, 64, layout({{0, 1, patches, 0}, {0, 1, 5, 0}}, 1));
   }
   check(3, 64, layout({{0, 14, 14, 1}}), 2);
   check(1, 64, layout({{0, 24, 24, 1}}));
@@ -197,16 +201,21 @@ TEST_P(AttentionTest, SameBitsInEveryCompany) {
   }
 }
 
-TEST_P(AttentionTest, OtherRowsAreNeitherReadNorWritten) {
+TEST_P(AttentionTest, OtherRowsDoNotMatterAndAreNotWritten) {
   // Around the image that is attended to, whose rows are not a whole tile, lie rows that are not numbers.
-  for (const int32_t head_dim : {7, 32}) {
-    const std::vector<TokenGrid> images = layout({{0, 5, 15, 0}}, 70);
-    const DeviceMatrix qkv = random_qkv(GetParam(), 215, images, head_dim, 0, 1, {1, 1, 1});
-    DeviceMatrix y = unwritten(qkv, head_dim);
-    run(qkv, 1, head_dim, attention_tiles(images), y);
-    for (int64_t r = 0; r < 215; ++r) {
-      const bool own = r >= 70 && r < 145;
-      for (int64_t c = lead(GetParam()); c < y.width(); ++c) ASSERT_EQ(std::isnan(y(r, c)), !own) << r << ' ' << c;
+  for (const int32_t head_dim : {7, 32, 64}) {
+    for (const int64_t tokens : {75, 139}) {
+      for (const int64_t behind : {70, 0}) {
+        const std::vector<TokenGrid> images = layout({{0, 1, tokens, 0}}, 70);
+        const int64_t rows = 70 + tokens + behind;
+        const DeviceMatrix qkv = random_qkv(GetParam(), rows, images, head_dim, 0, 1, {1, 1, 1});
+        DeviceMatrix y = unwritten(qkv, head_dim);
+        run(qkv, 1, head_dim, attention_tiles(images), y);
+        for (int64_t r = 0; r < rows; ++r) {
+          const bool own = r >= 70 && r < 70 + tokens;
+          for (int64_t c = lead(GetParam()); c < y.width(); ++c) ASSERT_EQ(std::isnan(y(r, c)), !own) << r << ' ' << c;
+        }
+      }
     }
   }
 }
@@ -232,7 +241,8 @@ TEST_P(AttentionTest, RefusesWhatItCannotDo) {
   EXPECT_EQ(launch(qkv, 1, 0, 1, none, y), static_cast<int>(cudaErrorInvalidValue));
   EXPECT_EQ(launch(qkv, 1, 64, 0, none, y), static_cast<int>(cudaErrorInvalidValue));
   EXPECT_EQ(launch(qkv, 1, 64, kNaN, none, y), static_cast<int>(cudaErrorInvalidValue));
-  EXPECT_CUDA(launch(qkv, 1, 64, 1, none, y));  // an empty batch
+  const DeviceMatrix nothing(GetParam(), 0, 400);
+  EXPECT_CUDA(launch(nothing, 1, 64, 1, none, y));  // an empty batch
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, AttentionTest, ::testing::ValuesIn(kDTypes),
