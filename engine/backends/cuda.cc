@@ -565,7 +565,7 @@ class CudaBackend final : public Backend {
     kernel.table = grid_table_;
     kernel.workspace_bytes = [width = op.width, mean = args.mean](const TokenLayout& layout, const Stream&) -> size_t {
       if (!mean) return 0;
-      return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), most_rows(layout), width);
+      return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), layout.rows, width);
     };
     kernel.run = [this, args](const Call& call) {
       const List<TokenGrid> images(call.table);

@@ -67,6 +67,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/// Where an image's partial sums begin, in rows: pool_workspace_bytes.
+__device__ inline int64_t first_sum(int64_t image, const TokenGrid& grid) {
+  return grid.first_row / kPoolChunk + image;
+}
+
 template <class T>
 __global__ void __launch_bounds__(kThreads) sum_row_chunks(const T* x, int64_t x_stride, bool normalise, float eps,
                                                            const TokenGrid* images, float* sums, int width) {
@@ -87,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) sum_row_chunks(const T* x, int64_t x
     row[r] = patch < patches ? x + (grid.first_row + grid.prefix + patch) * x_stride : nullptr;
     moments[r] = normalise && row[r] != nullptr ? moments_of(row[r], width, eps) : Moments{.mean = 0, .scale = 1};
   }
-  float* const to = sums + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * width;
+  float* const to = sums + (first_sum(blockIdx.y, grid) + blockIdx.x) * width;
   for (int begin = 0; begin < width; begin += kWarpColumns<T>) {
     const int c = begin + lane_column<T>();
     float sum[kSize] = {};
@@ -117,13 +122,14 @@ __global__ void __launch_bounds__(kThreads) sum_row_chunks(const T* x, int64_t x
 
 template <class T>
 __global__ void __launch_bounds__(kFinalThreads)
-    mean_of_chunks(const float* sums, int64_t most_chunks, const float* gamma, const float* beta,
-                   const TokenGrid* images, T* y, int64_t y_stride, int64_t width) {
+    mean_of_chunks(const float* sums, const float* gamma, const float* beta, const TokenGrid* images, T* y,
+                   int64_t y_stride, int64_t width) {
   ptx::follow_earlier_kernels();
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kFinalThreads + threadIdx.x;
   if (c >= width) return;
-  const int64_t patches = images[blockIdx.y].height * images[blockIdx.y].width;
-  const float* from = sums + blockIdx.y * most_chunks * width + c;
+  const TokenGrid grid = images[blockIdx.y];
+  const int64_t patches = grid.height * grid.width;
+  const float* from = sums + first_sum(blockIdx.y, grid) * width + c;
   float sum = 0;
   for (int64_t chunk = 0; chunk * kPoolChunk < patches; ++chunk) sum += from[chunk * width];
   float mean = sum / static_cast<float>(patches);
@@ -149,7 +155,7 @@ int pool(const PoolArgs& a, void* stream) {
                              a.x_stride, a.gamma != nullptr, a.eps, a.images, a.workspace, width);
     if (error != cudaSuccess) return error;
     return launch(mean_of_chunks<T>, dim3(static_cast<unsigned>(ceil_div(a.width, kFinalThreads)), images),
-                  kFinalThreads, 0, stream, a.workspace, chunks, a.gamma, a.beta, a.images, y, a.y_stride, a.width);
+                  kFinalThreads, 0, stream, a.workspace, a.gamma, a.beta, a.images, y, a.y_stride, a.width);
   });
 }
 

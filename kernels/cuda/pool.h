@@ -18,7 +18,7 @@ struct PoolArgs {
   const float* gamma;  // [width] or null
   const float* beta;
   float eps;
-  const TokenGrid* images;
+  const TokenGrid* images;  // one behind the other
   int32_t image_count;
   int64_t most_rows;  // of any image
   float* workspace;   // pool_workspace_bytes(...)
@@ -30,8 +30,10 @@ struct PoolArgs {
 /// Rows of an image that a block takes, to one row of partial sums in the workspace.
 constexpr int kPoolChunk = 16;
 
-constexpr size_t pool_workspace_bytes(int64_t images, int64_t most_rows, int64_t width) {
-  return static_cast<size_t>(images * ((most_rows + kPoolChunk - 1) / kPoolChunk) * width) * sizeof(float);
+/// `rows`: where the last image ends. The partial sums of image i begin with number first_row / kPoolChunk + i: behind
+/// those of the images before, whatever their sizes.
+constexpr size_t pool_workspace_bytes(int64_t images, int64_t rows, int64_t width) {
+  return static_cast<size_t>((rows / kPoolChunk + images) * width) * sizeof(float);
 }
 
 int pool(const PoolArgs& args, void* stream);

@@ -266,7 +266,7 @@ class Operators {
     a.image_count = static_cast<int32_t>(b_.grids.size());
     a.most_rows = b_.most_rows;
     a.workspace =
-        static_cast<float*>(m_.bytes(pool_workspace_bytes(static_cast<int64_t>(b_.grids.size()), b_.most_rows, d_)));
+        static_cast<float*>(m_.bytes(pool_workspace_bytes(static_cast<int64_t>(b_.grids.size()), b_.rows, d_)));
     a.y = y;
     a.width = d_;
     return a;

@@ -18,7 +18,7 @@ void run(const DeviceMatrix& x, const std::vector<TokenGrid>& grids, bool mean, 
   const DeviceArray<float> beta(noise(width, 12));
   int64_t most_rows = 0;
   for (const TokenGrid& grid : grids) most_rows = std::max(most_rows, grid.rows());
-  const size_t bytes = pool_workspace_bytes(images.count(), most_rows, width);
+  const size_t bytes = pool_workspace_bytes(images.count(), rows_of(grids), width);
   const DeviceArray<float> workspace(std::vector<float>(bytes / 4, std::numeric_limits<float>::quiet_NaN()));
   EXPECT_CUDA(pool({.dtype = x.dtype(),
                     .mean = mean,
@@ -119,6 +119,11 @@ TEST_P(Pool, ConstantRowsBecomeBeta) {
       EXPECT_NEAR(y(0, c), beta[static_cast<size_t>(c)], 1.01 * epsilon(GetParam())) << c;
     }
   }
+}
+
+TEST(PoolWorkspace, GrowsWithTheRowsNotWithTheLargestImage) {
+  // One image of 128 x 128 tokens among 63 of 14 x 14: the sums of 16 rows each, and one row for each image.
+  EXPECT_EQ(pool_workspace_bytes(64, 128 * 128 + 63 * 196, 768), size_t{(16384 + 63 * 196) / 16 + 64} * 768 * 4);
 }
 
 TEST_P(Pool, SameBitsInEveryCompany) {
