@@ -60,23 +60,26 @@ const Plan& Runner::plan(std::span<const ImageSize> sizes, std::span<const std::
   }
 
   Plan made = Plan::make(*executable_, std::move(layout), std::move(names), *stream_);
-  const size_t weights = executable_->weight_bytes();
-  // The arena of earlier runs makes room for a larger one: it is as good as free.
+  // What earlier geometries hold makes room for a new one: it is as good as free.
   const size_t limit =
-      memory_limit_ != 0 ? memory_limit_ : weights + executable_->backend().free_memory() + arena_bytes_;
+      memory_limit_ != 0 ? memory_limit_ : held_bytes(arena_bytes_) + executable_->backend().free_memory();
+  const size_t weights = executable_->weight_bytes();
   if (weights + made.bytes() > limit) {
     throw Error("{} images, {} tokens: needs {} (weights {:.1f}, arena {:.1f}, tables {:.1f}), {} {}", sizes.size(),
                 made.layout.rows, bytes_text(weights + made.bytes()), mebibytes(weights), mebibytes(made.arena_bytes),
                 mebibytes(made.table_bytes), memory_limit_ != 0 ? "the limit is" : "there are", bytes_text(limit));
   }
+  const size_t arena = std::max(arena_bytes_, made.arena_bytes);
+  while (!plans_.empty() && (plans_.size() >= kCachedPlans || held_bytes(arena) + made.table_bytes > limit)) {
+    plans_.pop_back();
+  }
   made.fill_tables(*executable_, *stream_);
   plans_.push_front({std::make_shared<const Plan>(std::move(made)), nullptr});
-  while (plans_.size() > 1 && (plans_.size() > kCachedPlans || held_bytes() > limit)) plans_.pop_back();
   return *plans_.front().plan;
 }
 
-size_t Runner::held_bytes() const {
-  size_t bytes = executable_->weight_bytes() + std::max(arena_bytes_, plans_.front().plan->arena_bytes);
+size_t Runner::held_bytes(size_t arena) const {
+  size_t bytes = executable_->weight_bytes() + arena;
   for (const Prepared& p : plans_) bytes += p.plan->table_bytes;
   return bytes;
 }

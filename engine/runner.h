@@ -56,8 +56,8 @@ class Runner {
   /// The arena for the most recently used plan.
   std::byte* arena_of(const Plan& plan);
   const Plan& last_run() const;
-  /// Bytes taken once the most recently used plan has its arena.
-  size_t held_bytes() const;
+  /// Of weights, an arena of so many bytes, and the plans' tables.
+  size_t held_bytes(size_t arena) const;
 
   std::shared_ptr<const Executable> executable_;
   size_t memory_limit_;

@@ -41,7 +41,8 @@ class Stream {
   /// Returns when the batch that was begun is done; there is one at a time. Throws Error where it failed.
   virtual void finish();
 
-  /// What a profiler shows as the name of everything until the pop; nested. `name` is only called where one looks.
+  /// What a profiler shows as the name of everything until the pop; nested. `name` is not called on devices that no
+  /// profiler of names knows.
   virtual void push_range(const std::function<std::string()>& name);
   virtual void pop_range();
 

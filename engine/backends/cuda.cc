@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "engine/backends/cuda_plugin.h"
+#include "engine/backends/cuda_stream.h"
 #include "engine/position.h"
 
 namespace cpvt {
@@ -17,181 +17,6 @@ namespace {
 
 using cuda::DType;
 using cuda::Plugin;
-
-/// Memory on the device, or pinned in the host's.
-class Memory {
- public:
-  enum class Kind { kDevice, kPinned };
-
-  Memory(const Plugin& plugin, Kind kind, size_t bytes) : plugin_(plugin), kind_(kind) {
-    void* memory = nullptr;
-    const auto allocate = kind == Kind::kDevice ? plugin.allocate : plugin.allocate_pinned;
-    const int error = allocate(&memory, std::max<size_t>(bytes, 1));
-    if (error != 0) {
-      throw Error("cuda: cannot allocate {} bytes of {} memory: {}", bytes,
-                  kind == Kind::kDevice ? "device" : "pinned host", plugin.error_text(error));
-    }
-    data_ = static_cast<std::byte*>(memory);
-  }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory() { (kind_ == Kind::kDevice ? plugin_.release : plugin_.release_pinned)(data_); }
-
-  std::byte* data() const { return data_; }
-
- private:
-  const Plugin& plugin_;
-  Kind kind_;
-  std::byte* data_;
-};
-
-/// A CUDA stream that a runner's batches run on. A geometry's second batch is recorded as a CUDA graph, and later ones
-/// are launched from it: sizes that come once do not pay for one.
-class CudaStream final : public Stream {
- public:
-  CudaStream(const Plugin& plugin, DType dtype, Gemm gemm) : plugin_(plugin), dtype_(dtype) {
-    if (gemm == Gemm::kCublasLt) {
-      void* made = nullptr;
-      check(plugin.make_cublaslt(&made), "starting cuBLASLt");
-      cublaslt_ = {made, plugin.destroy_cublaslt};
-    }
-    check(plugin.make_stream(&stream_), "making a stream");
-  }
-  ~CudaStream() override {
-    plugin_.synchronize(stream_);  // before the memory that it works in goes
-    plugin_.destroy_stream(stream_);
-  }
-  CudaStream(const CudaStream&) = delete;
-  CudaStream& operator=(const CudaStream&) = delete;
-
-  void* get() const { return stream_; }
-  void* cublaslt() const { return cublaslt_.get(); }
-  void check(int error, const char* what) const { check_cuda(plugin_, error, what); }
-
-  std::byte* arena(size_t bytes) override {
-    if (bytes > arena_bytes_ || !arena_) {
-      arena_.reset();  // before the larger one is taken: both together may not fit
-      arena_bytes_ = 0;
-      arena_ = std::make_unique<Memory>(plugin_, Memory::Kind::kDevice, bytes);
-      arena_bytes_ = bytes;
-      ++generation_;
-    }
-    return arena_->data();
-  }
-
-  std::shared_ptr<const std::byte> keep(std::vector<std::byte> tables) override {
-    const auto memory = std::make_shared<Memory>(plugin_, Memory::Kind::kDevice, tables.size());
-    check(plugin_.copy(memory->data(), tables.data(), tables.size(), stream_), "copying tables");
-    check(plugin_.synchronize(stream_), "copying tables");
-    return {memory, memory->data()};
-  }
-
-  void begin(std::span<const ImageView> images, std::shared_ptr<void>& recording,
-             const std::function<void()>& enqueue) override {
-    results_.clear();
-    auto* recorded = static_cast<Recording*>(recording.get());
-    if (recorded == nullptr) {
-      enqueue_or_drain(enqueue);
-      recording = std::make_shared<Recording>(plugin_);  // only now: what could not be enqueued is not recorded either
-      return;
-    }
-    const bool bytes = images.front().bytes != nullptr;
-    if (recorded->graph == nullptr || recorded->generation != generation_ || recorded->bytes != bytes) {
-      record(*recorded, enqueue);
-      recorded->bytes = bytes;
-    }
-    recorded->pack(images);
-    check(plugin_.replay(recorded->graph, stream_), "launching a graph");
-  }
-
-  void finish() override { check(plugin_.synchronize(stream_), "running a batch"); }
-
-  void push_range(const std::function<std::string()>& name) override { plugin_.push_range(name().c_str()); }
-  void pop_range() override { plugin_.pop_range(); }
-
-  std::span<const float> read(const std::byte* value, int64_t rows, int64_t width) override {
-    std::vector<float>& result = results_[value];
-    if (!result.empty()) return result;
-    const int64_t stride = cuda::row_stride(width, dtype_);
-    const size_t row_bytes = static_cast<size_t>(stride) * element_bytes(dtype_);
-    std::vector<std::byte> stored(static_cast<size_t>(rows) * row_bytes);
-    check(plugin_.copy(stored.data(), value, stored.size(), stream_), "copying results");
-    check(plugin_.synchronize(stream_), "copying results");
-    result.resize(static_cast<size_t>(rows * width));
-    for (int64_t r = 0; r < rows; ++r) {
-      plugin_.decode(stored.data() + static_cast<size_t>(r) * row_bytes, width, dtype_, result.data() + r * width);
-    }
-    return result;
-  }
-
-  /// Enqueues a batch's pixels: `pack` writes them to pinned memory, now and before every replay, and they are copied
-  /// to the device from there.
-  void upload(std::span<const ImageView> images, std::byte* to, size_t bytes,
-              const std::function<void(std::span<const ImageView>, std::byte*)>& pack) {
-    if (bytes > staging_bytes_) {
-      staging_.reset();  // before the larger one is taken
-      staging_bytes_ = 0;
-      staging_ = std::make_unique<Memory>(plugin_, Memory::Kind::kPinned, bytes);
-      staging_bytes_ = bytes;
-      ++generation_;
-    }
-    pack_ = [pack, staging = staging_->data()](std::span<const ImageView> next) { pack(next, staging); };
-    pack_(images);
-    check(plugin_.copy(to, staging_->data(), bytes, stream_), "copying pixels");
-  }
-
- private:
-  struct Recording {
-    explicit Recording(const Plugin& p) : plugin(p) {}
-    Recording(const Recording&) = delete;
-    Recording& operator=(const Recording&) = delete;
-    ~Recording() {
-      if (graph != nullptr) plugin.destroy_recording(graph);
-    }
-    const Plugin& plugin;
-    void* graph = nullptr;
-    uint64_t generation = 0;  // of the memory that its kernels point into
-    bool bytes = false;       // what its pixels are
-    std::function<void(std::span<const ImageView>)> pack;
-  };
-
-  /// Where enqueueing fails midway, what was enqueued still reads the pinned pixels: it ends before anybody goes on.
-  void enqueue_or_drain(const std::function<void()>& enqueue) {
-    try {
-      enqueue();
-    } catch (...) {
-      plugin_.synchronize(stream_);
-      throw;
-    }
-  }
-
-  void record(Recording& recording, const std::function<void()>& enqueue) {
-    if (recording.graph != nullptr) plugin_.destroy_recording(std::exchange(recording.graph, nullptr));
-    check(plugin_.begin_recording(stream_), "beginning a graph");
-    try {
-      enqueue();
-    } catch (...) {
-      void* unfinished = nullptr;
-      if (plugin_.end_recording(stream_, &unfinished) == 0) plugin_.destroy_recording(unfinished);
-      throw;
-    }
-    check(plugin_.end_recording(stream_, &recording.graph), "recording a graph");
-    recording.generation = generation_;
-    recording.pack = pack_;
-  }
-
-  const Plugin& plugin_;
-  DType dtype_;
-  std::unique_ptr<void, int (*)(void*)> cublaslt_{nullptr, nullptr};
-  void* stream_ = nullptr;
-  std::unique_ptr<Memory> arena_;
-  size_t arena_bytes_ = 0;
-  std::unique_ptr<Memory> staging_;
-  size_t staging_bytes_ = 0;
-  uint64_t generation_ = 1;
-  std::function<void(std::span<const ImageView>)> pack_;
-  std::map<const std::byte*, std::vector<float>> results_;  // of the last batch, as far as they were read
-};
 
 CudaStream& stream(const Call& call) { return static_cast<CudaStream&>(call.stream); }
 
@@ -259,35 +84,49 @@ struct PixelLayout {
   }
 };
 
-void pack_pixels(std::span<const ImageView> images, const std::vector<cuda::PatchImage>& places, int64_t channels,
-                 int64_t patch, std::byte* to) {
-  // Rows of pixels from one of `planes` planes to the next.
-  const auto copy = [&]<class Pixel>(const Pixel* from, const ImageView& image, const cuda::PatchImage& place,
-                                     int64_t planes, int64_t pixel) {
-    const int64_t width = place.grid.width * patch * pixel;
-    auto* row = reinterpret_cast<Pixel*>(to) + place.offset;
-    for (int64_t plane = 0; plane < planes; ++plane) {
-      for (int64_t y = 0; y < place.grid.height * patch; ++y, row += width) {
-        std::copy_n(from + (plane * image.size.height + y) * image.size.width * pixel, width, row);
+/// A row of patches of one image is a piece.
+PixelPacking pixel_packing(const TokenLayout& layout, int64_t channels, int64_t patch, bool bytes) {
+  PixelLayout pixels = PixelLayout::of(layout, channels, patch);
+  struct Piece {
+    int32_t image, row;
+  };
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < layout.images.size(); ++i) {
+    for (int32_t row = 0; row < layout.images[i].height; ++row) pieces.push_back({static_cast<int32_t>(i), row});
+  }
+  const size_t size = pixels.numbers * (bytes ? 1 : sizeof(float));
+  const auto count = std::ssize(pieces);
+  auto put = [places = std::move(pixels.images), pieces = std::move(pieces), channels, patch](
+                 int64_t piece, std::span<const ImageView> images, std::byte* to) {
+    const auto [index, patch_row] = pieces[static_cast<size_t>(piece)];
+    const ImageView& image = images[static_cast<size_t>(index)];
+    const cuda::PatchImage& place = places[static_cast<size_t>(index)];
+    // Rows of pixels from each of `planes` planes.
+    const auto copy = [&]<class Pixel>(const Pixel* from, int64_t planes, int64_t pixel) {
+      const int64_t width = place.grid.width * patch * pixel;
+      for (int64_t plane = 0; plane < planes; ++plane) {
+        for (int64_t y = patch_row * patch; y < (patch_row + 1) * patch; ++y) {
+          std::copy_n(from + (plane * image.size.height + y) * image.size.width * pixel, width,
+                      reinterpret_cast<Pixel*>(to) + place.offset + (plane * place.grid.height * patch + y) * width);
+        }
       }
+    };
+    if (image.bytes != nullptr) {
+      copy(image.bytes, 1, channels);
+    } else {
+      copy(image.floats, channels, 1);
     }
   };
-  for (size_t i = 0; i < images.size(); ++i) {
-    const ImageView& image = images[i];
-    if (image.bytes != nullptr) {
-      copy(image.bytes, image, places[i], 1, channels);
-    } else {
-      copy(image.floats, image, places[i], channels, 1);
-    }
-  }
+  return {.bytes = size, .pieces = count, .put = std::move(put)};
 }
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(CudaRuntime runtime, DType dtype, Gemm gemm)
+  CudaBackend(CudaRuntime runtime, DType dtype, Gemm gemm, int threads)
       : plugin_(open_cuda_plugin(runtime)),
         dtype_(dtype),
         gemm_(gemm),
+        threads_(threads),
         attention_table_(list_table<cuda::AttentionTile>(
             [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })),
         grid_table_(list_table<TokenGrid>([](const TokenLayout& layout) { return layout.images; })) {
@@ -298,6 +137,8 @@ class CudaBackend final : public Backend {
     if (gemm == Gemm::kCublasLt) {
       if (const char* problem = plugin_.open_cublaslt()) throw Error("gemm cublaslt: {}", problem);
     }
+    // Makes the device's context, which may fail where the device itself was found: in use by others, say.
+    static_cast<void>(CudaBackend::free_memory());
   }
 
   std::string name() const override { return fmt::format("cuda, {}", info_.name); }
@@ -311,7 +152,9 @@ class CudaBackend final : public Backend {
     return bytes - std::min(bytes, kOfCuda);
   }
 
-  std::unique_ptr<Stream> make_stream() const override { return std::make_unique<CudaStream>(plugin_, dtype_, gemm_); }
+  std::unique_ptr<Stream> make_stream() const override {
+    return std::make_unique<CudaStream>(plugin_, dtype_, gemm_ == Gemm::kCublasLt, threads_);
+  }
 
   GraphForm form() const override {
     // Normalising in the Linear costs every block of columns the statistics of its rows; above 384 columns a LayerNorm
@@ -361,15 +204,11 @@ class CudaBackend final : public Backend {
       return PixelLayout::of(layout, channels, patch).numbers * sizeof(float);
     };
     kernel.run = [this, args, takes_bytes, tiles_at, channels, patch](const Call& call) {
-      const PixelLayout pixels = PixelLayout::of(call.layout, channels, patch);
       const bool bytes = call.images.front().bytes != nullptr;
       if (bytes && !takes_bytes) {
         throw Error("cuda: bytes of {} channels: expected at most {}, or floats", channels, std::size(args.mean));
       }
-      stream(call).upload(call.images, call.workspace, pixels.numbers * (bytes ? 1 : sizeof(float)),
-                          [images = pixels.images, channels, patch](std::span<const ImageView> views, std::byte* to) {
-                            pack_pixels(views, images, channels, patch, to);
-                          });
+      stream(call).upload(call.images, call.workspace, pixel_packing(call.layout, channels, patch, bytes));
       const List<cuda::PatchTile> tiles(call.table.subspan(tiles_at(call.layout)));
       cuda::PatchEmbedArgs a = args;
       a.pixels_type = bytes ? cuda::Pixels::kU8Interleaved : cuda::Pixels::kF32Planar;
@@ -618,7 +457,7 @@ class CudaBackend final : public Backend {
 
   /// A copy on the device that lives as long as the kernel, counted as its weights.
   const void* upload(Kernel& kernel, const void* from, size_t bytes) const {
-    const auto memory = std::make_shared<Memory>(plugin_, Memory::Kind::kDevice, bytes);
+    const auto memory = std::make_shared<CudaMemory>(plugin_, CudaMemory::Kind::kDevice, bytes);
     check(plugin_.copy(memory->data(), from, bytes, nullptr), "copying weights");
     check(plugin_.synchronize(nullptr), "copying weights");
     kernel.weight_bytes += bytes;
@@ -668,6 +507,7 @@ class CudaBackend final : public Backend {
   const Plugin& plugin_;
   DType dtype_;
   Gemm gemm_;
+  int threads_;
   cuda::DeviceInfo info_;
   std::shared_ptr<const GeometryTable> attention_table_;
   std::shared_ptr<const GeometryTable> grid_table_;
@@ -682,8 +522,8 @@ DType dtype_named(const std::string& name) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype, Gemm gemm) {
-  return std::make_unique<CudaBackend>(runtime, dtype_named(dtype), gemm);
+std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype, Gemm gemm, int threads) {
+  return std::make_unique<CudaBackend>(runtime, dtype_named(dtype), gemm, threads);
 }
 
 }  // namespace cpvt

@@ -14,8 +14,11 @@ enum class Gemm {
   kCublasLt,  ///< kernels/cuda/linear_cublaslt.h; results then depend, in their last bits, on the batch
 };
 
-/// The process's current CUDA device, or the simulator's; `dtype` is fp32, fp16 or bf16. Throws Error where the plugin
-/// or a device of compute capability 8.0 or more is missing, or cuBLASLt where it is asked for.
-std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype, Gemm gemm = Gemm::kOwn);
+/// The calling thread's current CUDA device, or the simulator's: threads that use the backend's runners must have the
+/// same (device 0, where nobody chose; CUDA_VISIBLE_DEVICES says which that is). `dtype` is fp32, fp16 or bf16;
+/// `threads` of each runner pack large batches' pixels for the copy to the device. Throws Error where the plugin or a
+/// device of compute capability 8.0 or more that can be used is missing, or cuBLASLt where it is asked for.
+std::unique_ptr<Backend> make_cuda_backend(CudaRuntime runtime, const std::string& dtype, Gemm gemm = Gemm::kOwn,
+                                           int threads = 1);
 
 }  // namespace cpvt

@@ -36,16 +36,36 @@ int free_memory(uint64_t* bytes) {
 
 cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
 
+/// cudaFree waits for all that the device has under way. Some virtual GPUs have nothing else.
+bool has_memory_pools() {
+  static const bool has = [] {
+    int device = 0;
+    int supported = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device) == cudaSuccess && supported != 0;
+  }();
+  return has;
+}
+
+int allocate_on(void** memory, uint64_t bytes, void* stream) {
+  return has_memory_pools() ? cudaMallocAsync(memory, bytes, stream_of(stream)) : cudaMalloc(memory, bytes);
+}
+
+int release_on(void* memory, void* stream) {
+  return has_memory_pools() ? cudaFreeAsync(memory, stream_of(stream)) : cudaFree(memory);
+}
+
 /// Instantiates what was recorded since begin_recording; the stream records no more, whatever happens.
 int end_recording(void* stream, void** recording) {
   cudaGraph_t graph = nullptr;
   cudaError_t error = cudaStreamEndCapture(stream_of(stream), &graph);
   if (error != cudaSuccess) return error;
   cudaGraphExec_t executable = nullptr;
-  error = cudaGraphInstantiate(&executable, graph, 0);
+  if (recording != nullptr) error = cudaGraphInstantiate(&executable, graph, 0);
   const cudaError_t destroyed = cudaGraphDestroy(graph);
-  *recording = executable;
-  return error != cudaSuccess ? error : destroyed;
+  if (error != cudaSuccess) return error;
+  if (recording != nullptr) *recording = executable;
+  return destroyed;
 }
 
 void encode(const float* values, int64_t count, DType dtype, void* storage) {
@@ -90,6 +110,8 @@ constexpr Plugin kPlugin{
     .release = [](void* memory) -> int { return cudaFree(memory); },
     .allocate_pinned = [](void** memory, uint64_t bytes) -> int { return cudaMallocHost(memory, bytes); },
     .release_pinned = [](void* memory) -> int { return cudaFreeHost(memory); },
+    .allocate_on = allocate_on,
+    .release_on = release_on,
     .make_stream = [](void** stream) -> int {
       return cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking);
     },

@@ -15,7 +15,7 @@
 /// the library to be started.
 namespace cpvt::cuda {
 
-constexpr uint32_t kPluginVersion = 4;  // of everything that this header includes
+constexpr uint32_t kPluginVersion = 5;  // of everything that this header includes
 constexpr const char* kPluginEntry = "cpvt_cuda_plugin";
 
 struct DeviceInfo {
@@ -38,6 +38,8 @@ struct Plugin {
   int (*release)(void* memory);
   int (*allocate_pinned)(void** memory, uint64_t bytes);  // host memory that is copied from and to without a detour
   int (*release_pinned)(void* memory);
+  int (*allocate_on)(void** memory, uint64_t bytes, void* stream);  // in the stream's order, where the device can
+  int (*release_on)(void* memory, void* stream);
 
   int (*make_stream)(void** stream);
   int (*destroy_stream)(void* stream);
@@ -45,7 +47,7 @@ struct Plugin {
   int (*copy)(void* to, const void* from, uint64_t bytes, void* stream);  // host or device memory either way
 
   int (*begin_recording)(void* stream);
-  int (*end_recording)(void* stream, void** recording);
+  int (*end_recording)(void* stream, void** recording);  // null: what was recorded is thrown away
   int (*replay)(void* recording, void* stream);
   int (*destroy_recording)(void* recording);
 

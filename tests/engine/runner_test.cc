@@ -177,6 +177,7 @@ TEST(Runner, ForgetsAPlanWhoseArenaCannotBeHad) {
   const auto executable = small_executable(needed + (1 << 20));
   Runner runner(executable);
   run(runner, small, kMean);
+  const size_t tables = runner.plan(small, kMean).table_bytes;
   runner.plan(large, kMean);
   {
     std::vector<std::unique_ptr<Runner>> others;  // whose arenas leave less than the large one needs
@@ -185,14 +186,27 @@ TEST(Runner, ForgetsAPlanWhoseArenaCannotBeHad) {
       run(*others.back(), {{200, 200}}, kMean);
     }
     EXPECT_THAT(error_text([&] { run(runner, large, kMean); }), testing::StartsWith("stamp device: no room"));
-    const std::string free = fmt::format(", there are {}", bytes_text(executable->backend().free_memory()));
+    const std::string free = fmt::format(", there are {}", bytes_text(executable->backend().free_memory() + tables));
     for (int i = 0; i < 2; ++i) {
       EXPECT_THAT(error_text([&] { run(runner, large, kMean); }), testing::EndsWith(free))
-          << "of this runner's, nothing";
+          << "of this runner's, the small plan's tables, which would make room";
     }
     run(runner, small, kMean);  // and goes on
   }
   run(runner, large, kMean);
+}
+
+// Tables of earlier geometries go before a new one is refused.
+TEST(Runner, CountsItsCachedTablesAsFree) {
+  const std::vector<ImageSize> large{{40, 40}};
+  size_t needed = 0;
+  {
+    Runner runner(small_executable());
+    needed = runner.plan(large, kMean).bytes();
+  }
+  Runner runner(small_executable(), needed);  // to the byte
+  for (int side = 1; side <= 8; ++side) run(runner, {{4, 4 * side}}, kMean);
+  EXPECT_NO_THROW(run(runner, large, kMean));
 }
 
 // The arena that a runner already has is memory that it may use.

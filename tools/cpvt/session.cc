@@ -20,7 +20,8 @@ std::unique_ptr<Backend> cpu_backend(const Options& options) {
 }
 
 std::unique_ptr<Backend> cuda_backend(const Options& options) {
-  return make_cuda_backend(CudaRuntime::kReal, options.dtype, options.gemm == "own" ? Gemm::kOwn : Gemm::kCublasLt);
+  return make_cuda_backend(CudaRuntime::kReal, options.dtype, options.gemm == "own" ? Gemm::kOwn : Gemm::kCublasLt,
+                           thread_count(options));
 }
 
 /// --gemm chooses among what device cuda alone has.
