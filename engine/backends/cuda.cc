@@ -98,14 +98,14 @@ PixelPacking pixel_packing(const TokenLayout& layout, int64_t channels, int64_t 
   const auto count = std::ssize(pieces);
   auto put = [places = std::move(pixels.images), pieces = std::move(pieces), channels, patch](
                  int64_t piece, std::span<const ImageView> images, std::byte* to) {
-    const auto [index, patch_row] = pieces[static_cast<size_t>(piece)];
-    const ImageView& image = images[static_cast<size_t>(index)];
-    const cuda::PatchImage& place = places[static_cast<size_t>(index)];
+    const Piece at = pieces[static_cast<size_t>(piece)];
+    const ImageView& image = images[static_cast<size_t>(at.image)];
+    const cuda::PatchImage& place = places[static_cast<size_t>(at.image)];
     // Rows of pixels from each of `planes` planes.
     const auto copy = [&]<class Pixel>(const Pixel* from, int64_t planes, int64_t pixel) {
       const int64_t width = place.grid.width * patch * pixel;
       for (int64_t plane = 0; plane < planes; ++plane) {
-        for (int64_t y = patch_row * patch; y < (patch_row + 1) * patch; ++y) {
+        for (int64_t y = at.row * patch; y < (at.row + 1) * patch; ++y) {
           std::copy_n(from + (plane * image.size.height + y) * image.size.width * pixel, width,
                       reinterpret_cast<Pixel*>(to) + place.offset + (plane * place.grid.height * patch + y) * width);
         }

@@ -194,7 +194,7 @@ TEST_F(CudaBackendFailures, Launches) {
     {
       const Refusal refusal("cudaLaunchKernelExC");
       const std::string error = error_text([&] { runner.run(small.views, kLogits); });
-      EXPECT_EQ(error != "", Refusal::asked() > 0) << i;
+      EXPECT_EQ(!error.empty(), Refusal::asked() > 0) << i;
     }
     expect_right(runner, small, "after");
   }

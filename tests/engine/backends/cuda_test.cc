@@ -285,6 +285,30 @@ TEST_P(CudaBackend, TakesFloatsAfterBytes) {
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(same_bits(answers(runner, pictures.bytes)[0], bytes[0])) << i;
 }
 
+// Batches of a MiB and more are packed by several threads, for the first run and for replays.
+TEST(CudaBackendPixels, PackedByThreads) {
+  Random random(8);
+  const int patch = 32;
+  Graph graph;
+  ops::PatchEmbed embed{random_tensor(random, {8, 3, patch, patch}, 0.01F), random_tensor(random, {8}), {}};
+  embed.mean = {0.5F, 0.4F, 0.3F};
+  embed.std = {0.2F, 0.25F, 0.3F};
+  graph.set_output("x", graph.add("embed", embed));
+  const std::vector<std::string> wanted{"x"};
+  const BytePictures pictures(embed.mean, embed.std, {{417, 321}, {32, 70}, {640, 640}});
+  const auto run = [&](Runner& runner, std::span<const ImageView> images) {
+    runner.run(images, wanted);
+    const auto x = runner.output("x");
+    return std::vector<float>(x.begin(), x.end());
+  };
+  Runner one(std::make_shared<const Executable>(graph, backend("fp32")));
+  Runner three(std::make_shared<const Executable>(graph, make_cuda_backend(CudaRuntime::kReal, "fp32", Gemm::kOwn, 3)));
+  for (const auto& images : {pictures.floats, pictures.bytes}) {
+    const auto expected = run(one, images);
+    for (int round = 0; round < 3; ++round) EXPECT_TRUE(same_bits(run(three, images), expected)) << round;
+  }
+}
+
 Tensor times(const Tensor& tensor, float factor) {
   std::shared_ptr<float[]> values(new float[static_cast<size_t>(tensor.size())]);
   std::transform(tensor.data.get(), tensor.data.get() + tensor.size(), values.get(),
