@@ -15,8 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy
-from safetensors.numpy import load_file, save_file
+import torch
+from tensors import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 BOUNDS = {"fp32": 5e-5, "fp16": 5e-3, "bf16": 2e-2}  # of max|got - expected| / max|expected|
@@ -28,7 +28,7 @@ def check(program: str, folder: Path, device: str, dtype: str, end: float) -> tu
     images = {name: golden[name] for name in golden if name.startswith("input.")}
     with tempfile.TemporaryDirectory() as scratch:
         source, result = Path(scratch) / "in.safetensors", Path(scratch) / "out.safetensors"
-        save_file({k: numpy.ascontiguousarray(v, numpy.float32) for k, v in images.items()}, source)
+        save_file({k: v.float() for k, v in images.items()}, source)
         command = [program, "run", str(folder), str(source), "-o", str(result), "--features"]
         command += ["--device", device, "--dtype", dtype]
         left = end - time.monotonic()
@@ -46,11 +46,11 @@ def check(program: str, folder: Path, device: str, dtype: str, end: float) -> tu
         for name in (f"logits.{i}", f"features.{i}"):
             if name not in golden:
                 continue
-            expected = golden[name].astype(numpy.float64).ravel()
-            actual = got[name].astype(numpy.float64).ravel()
-            if actual.shape != expected.shape or not numpy.isfinite(actual).all():
-                return numpy.inf, f"{name} has another shape or is not finite"
-            worst = max(worst, float(abs(actual - expected).max() / abs(expected).max()))
+            expected = golden[name].double().flatten()
+            actual = got[name].double().flatten()
+            if actual.shape != expected.shape or not actual.isfinite().all():
+                return float("inf"), f"{name} has another shape or is not finite"
+            worst = max(worst, float((actual - expected).abs().max() / expected.abs().max()))
     return worst, "" if worst <= BOUNDS[dtype] else f"error {worst:.1e}, expected at most {BOUNDS[dtype]:.0e}"
 
 

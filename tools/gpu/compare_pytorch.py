@@ -8,7 +8,7 @@
 Weights are random: they do not change the work. PyTorch runs weights/pytorch/cpvt.py with scaled_dot_product_attention
 in place of the written-out softmax, in the dtype (no autocast), fp32 without TF32, as cpvt has it. Two times are taken:
 
-    host    from fp32 pixels in the host's memory to logits there, as `cpvt bench` measures it (PyTorch: pinned pixels)
+    host    from fp32 pixels in the host's ordinary memory to logits there, as `cpvt bench` measures it
     device  from pixels on the device to logits there, by CUDA events; cpvt: bench_gpu_kernels' "forward"
 
 Medians in milliseconds. Markdown goes to stdout, row by row; every figure also to --json, an object per line, where
@@ -26,7 +26,7 @@ import types
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from tensors import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -174,8 +174,7 @@ class Models:
         return model, folder
 
     def pixels(self, batch: int) -> torch.Tensor:
-        pixels = torch.randn(batch, 3, self.args.size, self.args.size)
-        return pixels.pin_memory() if self.torch_device == "cuda" else pixels
+        return torch.randn(batch, 3, self.args.size, self.args.size)
 
     def ours(self, name: str, folder: Path, dtype: str, batch: int) -> dict:
         flags = ["--device", self.args.device, "--dtype", dtype]
@@ -232,7 +231,7 @@ class Models:
             to = {"device": self.torch_device, "dtype": DTYPES[dtype]}
             on_device = pixels.to(**to)
             row["eager_host"] = self.watch.host(
-                lambda: model(pixels.to(self.torch_device, non_blocking=True).to(DTYPES[dtype])).float().cpu()
+                lambda: model(pixels.to(self.torch_device).to(DTYPES[dtype])).float().cpu()
             )
             row["eager_device"] = self.watch.device(lambda: model(on_device))
             row["graph_device"] = self.watch.graph(lambda: model(on_device))
@@ -305,6 +304,8 @@ class Models:
         q, k, v = torch.randn(batch, rows, 3, heads, width // heads, **make).permute(2, 0, 3, 1, 4)
         ways = {}
         for backend in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH"):
+            if not hasattr(SDPBackend, backend):
+                continue  # not in this PyTorch
             def attention(backend=getattr(SDPBackend, backend)):
                 with sdpa_kernel(backend):
                     return F.scaled_dot_product_attention(q, k, v)  # fmt: skip

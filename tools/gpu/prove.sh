@@ -43,33 +43,61 @@ say() {
   printf '%s\n' "$@" >&3 2>/dev/null || true
 }
 left() { echo $((limit - SECONDS)); }
-failures=() skipped=()
-fail() { failures+=("$1"); say "" "**FAILED: $1**"; }
-skip() { skipped+=("$1"); say "" "*Left out: $1*"; }
+# In files, for they are told by whoever outlives the steps.
+failures=$scratch/failures skipped=$scratch/skipped
+touch "$failures" "$skipped"
+note_failure() { printf '%s\n' "$1" | tr '\n' ' ' | sed 's/ *$/\n/' >>"$failures"; }
+fail() { note_failure "$1"; say "" "**FAILED: $1**"; }
+skip() { printf '%s\n' "$1" >>"$skipped"; say "" "*Left out: $1*"; }
+
+# end_tree PID: ends it and what it has started, which may be waiting for a GPU.
+end_tree() {
+  local child
+  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do end_tree "$child"; done
+  kill -TERM "$1" 2>/dev/null
+}
 
 ended=false
 finish() {
   local code=$?
   $ended && return
   ended=true
+  end_clocks
   say ""
   say "## The end"
   say ""
   say "After $SECONDS of $limit seconds."
   ((code < 128)) || say "* CUT OFF by signal $((code - 128))"
-  ((code == 0 || code >= 128 || ${#failures[@]})) || say "* a mistake in this script: exit code $code"
+  local bad=false
+  [[ ! -s $failures ]] || bad=true
+  ((code == 0 || code >= 128)) || $bad || say "* a mistake in this script: exit code $code"
   local line
-  for line in "${skipped[@]}"; do say "* left out: $line"; done
-  for line in "${failures[@]}"; do say "* FAILED: $line"; done
-  ((${#failures[@]})) || say "* nothing failed"
+  while read -r line; do say "* left out: $line"; done <"$skipped"
+  while read -r line; do say "* FAILED: $line"; done <"$failures"
+  $bad || say "* nothing failed"
   rm -rf "$scratch"
   echo "report: $report"
-  ((code == 0 && ${#failures[@]})) && code=1
+  ((code == 0)) && $bad && code=1
   trap - EXIT
   exit "$code"
 }
+# The GPU's clocks, power and temperature all along, every two seconds: what figures were taken at.
+clocks=''
+begin_clocks() {
+  nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,utilization.gpu \
+    --format=csv,noheader,nounits -l 2 >"$out/clocks.csv" 2>>"$log" &
+  clocks=$!
+}
+end_clocks() {
+  [[ -n $clocks ]] || return 0
+  kill "$clocks" 2>/dev/null
+  clocks=''
+  awk -F', *' '$5 >= 50 { n++; if (n == 1 || $1 < low) low = $1; if ($1 > high) high = $1; if ($3 > power) power = $3
+      if ($4 > heat) heat = $4 }
+    END { if (n) printf "* GPU while at least half busy (%d samples): SM clock %d to %d MHz, up to %d W and %d degrees\n",
+      n, low, high, power, heat }' "$out/clocks.csv" | tee -a "$report" || true
+}
 trap finish EXIT
-trap 'exit 143' TERM INT HUP
 
 # title NAME SECONDS: begins a section; false where too little time is left. What the section may take is then $budget,
 # and over at $until.
@@ -78,7 +106,7 @@ title() {
   now=$(left)
   $dry && wanted=$((wanted * 4)) # the simulator is slow
   if ((now < 15)); then
-    skipped+=("$1: no time left")
+    printf '%s\n' "$1: no time left" >>"$skipped"
     return 1
   fi
   budget=$((wanted < now - 5 ? wanted : now - 5))
@@ -97,6 +125,8 @@ within() {
 have() { command -v "$1" >/dev/null; }
 version() { have "$1" && "$@" 2>/dev/null | grep -iE 'version|release' | tail -1; }
 
+# All the steps: in a process of their own, so that a signal need not wait for what is under way.
+steps() {
 say "# cpvt on a GPU, $(date '+%Y-%m-%d %H:%M %Z')"
 $dry && say "" "A rehearsal on the simulator: its times mean nothing."
 
@@ -110,7 +140,7 @@ sources=$(tools/gpu/pack.sh --stamp)
   echo "| sources | $sources; commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$changed |"
   if ! $dry && have nvidia-smi; then
     asked=name,memory.total,driver_version,clocks.sm,clocks.max.sm,power.limit
-    echo "| GPU ($asked) | $(nvidia-smi --query-gpu="$asked" --format=csv,noheader | head -1) |"
+    echo "| GPU ($asked) | $(timeout 20 nvidia-smi --query-gpu="$asked" --format=csv,noheader | head -1) |"
   else
     echo "| GPU | none: nvidia-smi was not found, or this is a rehearsal |"
   fi
@@ -121,22 +151,22 @@ sources=$(tools/gpu/pack.sh --stamp)
   echo "| compute-sanitizer | $(version compute-sanitizer --version || echo missing) |"
 } | tee -a "$report"
 torch=false
-if within 60 "$python" -c 'import torch, safetensors, numpy
+if within 60 "$python" -c 'import torch
 cudnn = torch.backends.cudnn.version()
 print("| PyTorch |", torch.__version__, "with CUDA", torch.version.cuda, "and cuDNN", cudnn, "|")' \
   >"$scratch/torch"; then
   torch=true
   tee -a "$report" <"$scratch/torch"
 else
-  echo "| PyTorch | missing, or not with safetensors and numpy |" | tee -a "$report"
+  echo "| PyTorch | missing: $python cannot import torch |" | tee -a "$report"
 fi
-if ! $dry && ! nvidia-smi >/dev/null 2>&1; then
+if ! $dry && ! timeout 20 nvidia-smi >/dev/null 2>&1; then
   fail "no GPU: nvidia-smi finds none"
   exit 2
 fi
 
 # ---------------------------------------------------------------------------------------------------------------------
-title "Build" 240 || exit 2
+title "Build" 420 || exit 2
 [[ -n $prebuilt || ! -f build/gpu.tar.xz ]] || prebuilt=build/gpu.tar.xz
 build=''
 if [[ -d $prebuilt ]]; then
@@ -164,6 +194,10 @@ fi
 built_here=false
 if [[ -z $build ]]; then
   build=$root/build/gpu
+  # cublasLt.h and cudnn.h may be in PyTorch's wheels alone.
+  CMAKE_INCLUDE_PATH=$("$python" -c 'import glob, site
+print(":".join(d for s in site.getsitepackages() for d in glob.glob(s + "/nvidia/*/include")))' 2>/dev/null)
+  export CMAKE_INCLUDE_PATH
   configure() { within 60 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release >>"$log"; }
   configure || { within 60 tools/packages.sh >>"$log" && configure; } || true
   targets=()
@@ -174,7 +208,7 @@ if [[ -z $build ]]; then
     built_here=true
     say "Built ${targets[*]} here in $SECONDS s."
   else
-    fail "the build: see log.txt. Where tools/packages.sh cannot install: bring what tools/gpu/pack.sh makes elsewhere"
+    fail "the build: see log.txt. It needs the packages of tools/packages.sh; where they cannot be installed, run \`tools/gpu/pack.sh\` on a machine that has built the project, and bring its build/gpu.tar.xz to the same place here"
   fi
 fi
 bin=$build/bin
@@ -227,7 +261,7 @@ run_tests() {
 }
 passed_in() { grep -c '^\[       OK' "$1"; }
 
-if [[ -x $bin/test_kernels_cuda ]] && title "Kernel tests on the device" 75; then
+if [[ -x $bin/test_kernels_cuda ]] && title "Kernel tests on the device" 120; then
   say "| operator | passed | exit code |"
   say "|---|---|---|"
   jobs=$($dry && echo 1 || echo 4)
@@ -242,7 +276,7 @@ if [[ -x $bin/test_kernels_cuda ]] && title "Kernel tests on the device" 75; the
     run_tests "test-$operator" "$budget" "$filter" "${on_gpu[@]}" &
   done
   wait
-  bad=() # said after the table
+  local bad=() # said after the table
   for operator in $operators; do
     file=$scratch/test-$operator.out
     [[ -f $file ]] || continue
@@ -283,7 +317,7 @@ kernels() {
   timeout -k 3 "$seconds" env LD_LIBRARY_PATH="$libraries" "${on_gpu[@]}" "$bin/bench_gpu_kernels" "$@"
 }
 passes=(--batches '1,2,4,8,16,32,64,128,256' --milliseconds 60)
-problems=(--batches '1,8,64,256' --dtypes 'fp16,fp32')
+problems=(--batches '1,8,64,256' --dtypes 'fp16,bf16,fp32')
 if $dry; then
   passes=(--size 32 --depth 1 --launches 1 --milliseconds 0.01 --models Ti --batches 1 --dtypes fp32)
   problems=("${passes[@]}" --no-libraries)
@@ -292,8 +326,11 @@ torch_tiny=()
 $dry && torch_tiny=(--size 32 --depth 1 --seconds 0.01 --repetitions 1 --models Ti --batches 1 --dtypes fp32)
 if [[ -x $bin/bench_gpu_kernels ]] && title "Forward passes on the device" 45; then
   kernels $((budget + 5)) --json --deadline "$budget" --only forward --no-libraries "${passes[@]}" \
-    >>"$figures" 2>>"$log"
+    >>"$figures" 2>"$scratch/forward.err"
   code=$?
+  cat "$scratch/forward.err" >>"$log"
+  late=$(grep -c '^the deadline came before' "$scratch/forward.err")
+  ((late == 0)) || skip "$late of the forward passes: the deadline came before them"
   say "$(grep -c forward "$figures") forward passes timed, exit code $code; figures in the next table."
   ((code == 0)) || fail "bench_gpu_kernels --only forward: exit code $code"
 fi
@@ -351,20 +388,15 @@ for line in open(sys.argv[1]):
 EOF
   say '```'
   say "$(head -1 "$scratch/kernels.err")"
+  late=$(grep -c '^the deadline came before' "$scratch/kernels.err")
+  ((late == 0)) || skip "$late of the table's networks, dtypes and batches: $(grep -m1 '^the deadline' "$scratch/kernels.err") and those after it"
   cat "$scratch/kernels.err" >>"$log"
   ((code == 0)) || fail "bench_gpu_kernels: exit code $code: $(tail -1 "$scratch/kernels.err")"
   ! grep -q 'RESULTS DIFFER' "$scratch/kernels.jsonl" || fail "a kernel and its library do not agree"
 fi
 
 if $torch && title "Single operators of PyTorch" 30; then
-  compare kernels --dtypes fp16,fp32 --batches 1,8,64,256 --seconds 0.05
-fi
-
-if $dry; then
-  skip "torch.compile: needs a GPU"
-elif $torch && title "Whole models beside torch.compile(mode=\"max-autotune\")" 120; then
-  # Compiling takes most of a minute each: the first in the list are what is wanted most.
-  compare compiled --dtypes fp16 --models S,B,Ti --batches 1,64,256
+  compare kernels --dtypes fp16,bf16,fp32 --batches 1,8,64,256 --seconds 0.05
 fi
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -376,7 +408,7 @@ sanitize() { # TOOL: one operator after the other, each for its share of the tim
       compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 5 "${flags[@]}"
   done
 }
-sanitizer_errors='Invalid|Uninitialized|Error: |Race|Barrier|Misaligned|Program hit|Fatal|Internal'
+sanitizer_errors='Warning: |Invalid|Uninitialized|Error: |Race|Barrier|Misaligned|Program hit|Fatal|Internal'
 if $dry || ! have compute-sanitizer; then
   skip "compute-sanitizer: $($dry && echo 'needs a GPU' || echo 'not on this machine'); ptxsim --check asks the same"
 elif [[ -x $bin/test_kernels_cuda ]] && title "compute-sanitizer over the kernel tests" 65; then
@@ -386,7 +418,7 @@ elif [[ -x $bin/test_kernels_cuda ]] && title "compute-sanitizer over the kernel
   say "|---|---|---|---|---|"
   for tool in memcheck racecheck initcheck synccheck; do sanitize "$tool" & done
   wait
-  bad=()
+  bad=() cut=()
   for operator in $operators; do
     row="| $operator "
     for tool in memcheck racecheck initcheck synccheck; do
@@ -395,7 +427,11 @@ elif [[ -x $bin/test_kernels_cuda ]] && title "compute-sanitizer over the kernel
       errors=$(grep -cE "^=+ +($sanitizer_errors)" "$file")
       row+="| $(passed_in "$file") tests, $errors errors$([[ $code == 124 || $code == 137 ]] && echo ', cut off')"
       case $code in
-        0 | 124 | 137) ((errors == 0)) || bad+=("$tool, $operator: $errors errors") ;;
+        0) ((errors == 0 && $(passed_in "$file") > 0)) || bad+=("$tool, $operator: $errors errors, $(passed_in "$file") tests") ;;
+        124 | 137)
+          cut+=("$tool of $operator after $(passed_in "$file") tests")
+          ((errors == 0)) || bad+=("$tool, $operator: $errors errors")
+          ;;
         *) bad+=("$tool, $operator: exit code $code, $errors errors") ;;
       esac
       [[ $code == 0 ]] || grep -A12 '^=====' "$file" | head -80 >>"$log"
@@ -403,13 +439,22 @@ elif [[ -x $bin/test_kernels_cuda ]] && title "compute-sanitizer over the kernel
     say "$row |"
   done
   for line in "${bad[@]}"; do fail "$line"; done
+  ((${#cut[@]} == 0)) || skip "the rest of what compute-sanitizer was to see: $(printf '%s; ' "${cut[@]}")"
+  if [[ -x $bin/test_engine_cuda ]]; then
+    within 40 env LD_LIBRARY_PATH="$libraries" compute-sanitizer --tool memcheck --error-exitcode 99 \
+      "$bin/test_engine_cuda" --gtest_filter='*ReplaysPicturesThatDiffer*' >"$scratch/engine-memcheck.out"
+    code=$?
+    say "" "memcheck over whole networks: $(passed_in "$scratch/engine-memcheck.out") tests passed, exit code $code."
+    ((code == 0)) || fail "memcheck of test_engine_cuda: exit code $code"
+    ((code == 0)) || tail -60 "$scratch/engine-memcheck.out" >>"$log"
+  fi
 fi
 
 if [[ -x $bin/ptxsim && -x $bin/bench_gpu_kernels ]] && title "ptxsim's counters beside Nsight Compute's" 50; then
   once=(--once --models S --dtypes fp16 --batches 8 --only 'qkv,attention,fc1,fc2,peg,layernorm')
   $dry && once=(--once --models Ti --dtypes fp16 --batches 1 --size 32 --only 'attention,peg,layernorm')
   gpu=h100
-  ! $dry && nvidia-smi --query-gpu=name --format=csv,noheader | grep -q H200 && gpu=h200
+  ! $dry && timeout 20 nvidia-smi --query-gpu=name --format=csv,noheader | grep -q H200 && gpu=h200
   within $((budget / 2)) "$bin/ptxsim" --gpu "$gpu" --report="$out/ptxsim.json" -- \
     "$bin/bench_gpu_kernels" "${once[@]}" >>"$log" || fail "ptxsim --report"
   measured=()
@@ -436,6 +481,14 @@ if [[ -x $bin/ptxsim && -x $bin/bench_gpu_kernels ]] && title "ptxsim's counters
   fi
 fi
 
+if $dry; then
+  skip "torch.compile: needs a GPU"
+elif $torch && title "Whole models beside torch.compile(mode=\"max-autotune\")" 120; then
+  # Compiling takes most of a minute each: what is wanted most comes first.
+  compare compiled --dtypes fp16 --models S --batches 64,1
+  compare compiled --dtypes fp16 --models B,Ti --batches 256,1
+fi
+
 # What needs no GPU comes last, and only where the project could be built whole.
 if $built_here && ! $dry && title "The rest of the suite" 300; then
   if within "$budget" cmake --build "$build" >>"$log"; then
@@ -451,3 +504,11 @@ elif ! $built_here; then
   skip "the rest of the suite: it needs no GPU, and was not built here"
 fi
 exit 0
+}
+
+if ! $dry && have nvidia-smi; then begin_clocks; fi
+steps &
+child=$!
+trap 'end_tree "$child"; exit 143' TERM INT HUP
+wait "$child"
+exit $?
