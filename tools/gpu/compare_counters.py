@@ -119,7 +119,7 @@ def main() -> int:
                 continue
             value = f"{gpu[c]:,.0f}" if c in gpu else "-"
             ratio = f"{gpu[c] / counters[c]:.3f}" if c in gpu and counters[c] else "-"
-            if "warpgroups" in k[0] and "_pipe_lsu_" in c:
+            if "warpgroups" in k[0] and "_pipe_lsu_" in c and "mem_global_op_st" not in c:
                 ratio = "not comparable: TMA, wgmma"
             print(f"{first}| {text} | {counters[c]:,.0f} | {value} | {ratio} |")
             first = "| | "
