@@ -517,7 +517,7 @@ DType dtype_named(const std::string& name) {
   if (name == "fp32") return DType::kF32;
   if (name == "fp16") return DType::kF16;
   if (name == "bf16") return DType::kBF16;
-  throw Error("dtype {}: cuda has fp32, fp16 and bf16", name);
+  throw Error("dtype {}: devices cuda and sim have fp32, fp16 and bf16", name);
 }
 
 }  // namespace

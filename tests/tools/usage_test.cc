@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
         WrongWords{{"classify", "m", "i", "--memory-limit", "0"}, "found '0'"},
         WrongWords{{"classify", "m", "i", "--memory-limit", "9999999999999G"}, "found '9999999999999G'"},
         WrongWords{{"classify", "m", "i", "--device", "gpu"}, "--device: expected cpu, cuda, sim or auto, found 'gpu'"},
-        WrongWords{{"info", "m", "--device", "sim", "--dtype", "int8"}, "dtype int8: cuda has fp32, fp16 and bf16"},
+        WrongWords{{"info", "m", "--device", "sim", "--dtype", "int8"}, "dtype int8: devices cuda and sim have fp32, fp16 and bf16"},
         WrongWords{{"classify", "m", "i", "--dtype", "fp8"}, "--dtype: expected fp32, bf16, fp16 or int8, found 'fp8'"},
         WrongWords{{"bench", "m", "--device", "cpu", "--dtype", "bf16"},
                    "dtype bf16: device cpu has fp32 only, so far"},

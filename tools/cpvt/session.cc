@@ -42,6 +42,9 @@ std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& op
   } catch (const Error& error) {  // no plugin, no device, or none that can be used
     messages.note(fmt::format("device auto: cpu ({})", error.what()));
     check_gemm(options, "cpu, which is what auto came to");
+    if (options.dtype != "fp32") {
+      throw Error("dtype {}: device auto came to cpu ({}), which has fp32 only, so far", options.dtype, error.what());
+    }
     return {"cpu", cpu_backend(options)};
   }
   messages.note("device auto: " + backend->name());

@@ -22,7 +22,8 @@ while (($#)); do
     --dry-run) dry=true ;;
     --minutes) minutes=$2; shift ;;
     --prebuilt) prebuilt=$2; shift ;;
-    *) sed -nE '2,17s/^# ?//p' "$0"; exit 2 ;;
+    --help) sed -nE '2,17s/^# ?//p' "$0"; exit 0 ;;
+    *) echo "prove.sh: unknown flag $1; --help tells them" >&2; exit 2 ;;
   esac
   shift
 done
@@ -199,7 +200,7 @@ if [[ -z $build ]]; then
 print(":".join(d for s in site.getsitepackages() for d in glob.glob(s + "/nvidia/*/include")))' 2>/dev/null)
   export CMAKE_INCLUDE_PATH
   configure() { within 60 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release >>"$log"; }
-  configure || { within 60 tools/packages.sh >>"$log" && configure; } || true
+  configure || { within 150 tools/packages.sh >>"$log" && configure; } || true
   targets=()
   for target in cpvt cpvt_cuda test_kernels_cuda test_engine_cuda bench_gpu_kernels ptxsim; do
     grep -q "build $target: phony" "$build/build.ninja" 2>/dev/null && targets+=("$target")

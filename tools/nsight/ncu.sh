@@ -11,6 +11,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cpvt=${CPVT:-$root/build/release/bin/cpvt}
 out=${OUT:-cpvt}
+command -v ncu >/dev/null || { echo "ncu.sh: ncu is not there: it comes with Nsight Compute" >&2; exit 2; }
 # The first pass, which launches kernel by kernel: later ones would be nodes of a CUDA graph.
 ncu --set full --import-source yes --source-folders "$root" --nvtx --clock-control none --force-overwrite \
   --export "$out" --kernel-name "regex:$1" --launch-count "${LAUNCHES:-8}" \

@@ -9,6 +9,7 @@ set -euo pipefail
 (($#)) || { sed -nE '2,7s/^# ?//p' "$0"; exit 2; }
 cpvt=${CPVT:-$(dirname "$0")/../../build/release/bin/cpvt}
 out=${OUT:-cpvt}
+command -v nsys >/dev/null || { echo "nsys.sh: nsys is not there: it comes with Nsight Systems" >&2; exit 2; }
 nsys profile --trace=cuda,nvtx,osrt --cuda-graph-trace=node --sample=none --cpuctxsw=none --force-overwrite=true \
   --output="$out" "$cpvt" bench "$1" --device cuda --repetitions 50 "${@:2}"
 nsys stats --force-export=true --format=table \

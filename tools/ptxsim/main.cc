@@ -183,7 +183,7 @@ Results read_results(int descriptor) {
 
 int run(const Request& request) {
   const std::optional<std::filesystem::path> file = find_program(request.program.front());
-  if (!file) throw Error("there is no program '{}'", request.program.front());
+  if (!file) throw Error("there is no program '{}' that can be run", request.program.front());
   check_report(request.report);
   const std::filesystem::path folder = library_folder();
 
@@ -262,7 +262,7 @@ int main_of(int count, char** arguments) {
     std::erase(unknown, "--");
     fmt::print(stderr, "ptxsim: not expected: {}\n", fmt::join(unknown, " "));
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "ptxsim: {}\n", error.what());
+    fmt::print(stderr, "ptxsim: {}; --help tells how it is used\n", error.what());
   } catch (const Error& error) {
     fmt::print(stderr, "ptxsim: {}\n", error.what());
   } catch (const std::exception& error) {

@@ -369,7 +369,7 @@ TEST(CudaBackendFp16, RefusesWeightsThatItCannotHold) {
 }
 
 TEST(CudaBackendRefuses, ByName) {
-  EXPECT_EQ(error_text([] { backend("int8"); }), "dtype int8: cuda has fp32, fp16 and bf16");
+  EXPECT_EQ(error_text([] { backend("int8"); }), "dtype int8: devices cuda and sim have fp32, fp16 and bf16");
   Random random(1);
   Graph heads;
   ValueId x =

@@ -107,10 +107,12 @@ void table_of(std::string& out, const LaunchCounts& c, const Gpu& gpu) {
       wavefronts += m.wavefronts;
       ideal += m.ideal;
     }
+    // What it was inlined into stands behind the figures: it may be long.
     const std::string& place = lines[i].first;
-    const std::string name = place.size() <= 26 ? place : fmt::format("…{}", place.substr(place.size() - 25));
-    out += fmt::format("    {:<26}{:>14}{:>11}{:>12}{:>11}\n", name, grouped(lines[i].second->instructions),
-                       grouped(sectors), grouped(wavefronts), grouped(wavefronts - ideal));
+    const size_t end = std::min(place.find(" ("), place.size());
+    out += fmt::format("    {:<26}{:>14}{:>11}{:>12}{:>11}{}{}\n", place.substr(0, end),
+                       grouped(lines[i].second->instructions), grouped(sectors), grouped(wavefronts),
+                       grouped(wavefronts - ideal), end < place.size() ? " " : "", place.substr(end));
   }
 }
 

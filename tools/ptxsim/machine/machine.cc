@@ -30,7 +30,13 @@ const char* variable(const char* name) {
 Options Options::from_environment() {
   Options o;
   if (const char* v = variable("PTXSIM_GPU")) o.gpu = v;
-  if (const char* v = variable("PTXSIM_THREADS")) o.threads = std::atoi(v);
+  if (const char* v = variable("PTXSIM_THREADS")) {
+    const std::string_view text = v;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), o.threads);
+    if (error != std::errc() || end != text.data() + text.size() || o.threads < 1) {
+      throw Error("PTXSIM_THREADS: expected a number of threads, found '{}'", text);
+    }
+  }
   o.check = variable("PTXSIM_CHECK") != nullptr && std::strcmp(variable("PTXSIM_CHECK"), "0") != 0;
   o.count = variable("PTXSIM_REPORT") != nullptr;
   if (const char* v = variable("PTXSIM_SCHEDULE"); v != nullptr && std::strcmp(v, "plain") != 0) {
