@@ -55,8 +55,9 @@ __device__ uint4 pack(const float (&v)[kChunkNumbers<T>]) {
 }
 
 /// x/2 (1 + erf(x / sqrt 2)). For 16 bits as max(x, 0) - |x| q with q = erfc(|x| / sqrt 2) / 2 from Abramowitz and
-/// Stegun 7.1.26, wrong by at most 2.5e-7 |x|, which a rounding to 16 bits does not notice: erff takes twice the
-/// instructions, more than the tensor cores take for the product where k is 192.
+/// Stegun 7.1.26, wrong by at most 2.5e-7 |x|: below fp16's rounding except in the negative tail (x < -3), where the
+/// value itself is small beside all that the next product adds to it. erff takes twice the instructions, more than the
+/// tensor cores take for the product where k is 192.
 template <class T>
 __device__ float gelu(float x) {
   if constexpr (sizeof(T) == 4) {

@@ -18,6 +18,9 @@ __device__ inline void follow_earlier_kernels() {
 #endif
 }
 
+/// The 128 bytes around an address, to the second-level cache: for weights, before the kernels before have ended.
+__device__ inline void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 /// An address as ldmatrix and cp.async take it.
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
