@@ -30,11 +30,13 @@ __device__ inline void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-/// At the barrier in the same place of another block of the cluster.
+/// At the barrier in the same place of another block of the cluster. Only for what the asynchronous proxy has done with
+/// shared memory, and wgmma_wait has ended: with .release.cluster, which generic stores would need to be seen there,
+/// ptxas puts a fence of the whole GPU before every arrival.
 __device__ inline void barrier_arrive_at(uint32_t barrier, uint32_t block) {
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
       "r"(block)
       : "memory");
 }
