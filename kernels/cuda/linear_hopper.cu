@@ -17,6 +17,8 @@
 // The sum over k runs upwards in steps of 16 whatever the tile, as in linear.cu; but how wgmma rounds within a step
 // and mma.sync does need not be the same. So which of the two it is depends on the machine, dtype, n and k alone.
 //
+// Registers are fp16's; bf16 has at most two more or less.
+//
 //   tile    warpgroups  stages  cluster  registers  shared memory, KiB  for
 //   128x256 2           4       4        168 (232)  193                 many rows, wide n; the producer gives registers
 //   128x192 2           5       4        167        201

@@ -20,13 +20,19 @@ dry=false minutes=8.5 prebuilt='' python=${PYTHON:-python3}
 while (($#)); do
   case $1 in
     --dry-run) dry=true ;;
-    --minutes) minutes=$2; shift ;;
-    --prebuilt) prebuilt=$2; shift ;;
+    --minutes | --prebuilt)
+      (($# > 1)) || { echo "prove.sh: $1 wants a value; --help tells which" >&2; exit 2; }
+      if [[ $1 == --minutes ]]; then minutes=$2; else prebuilt=$2; fi
+      shift
+      ;;
     --help) sed -nE '2,17s/^# ?//p' "$0"; exit 0 ;;
     *) echo "prove.sh: unknown flag $1; --help tells them" >&2; exit 2 ;;
   esac
   shift
 done
+[[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || { echo "prove.sh: --minutes: expected a number, found $minutes" >&2; exit 2; }
+[[ -z $prebuilt || -f $prebuilt || -x $prebuilt/bin/cpvt ]] ||
+  { echo "prove.sh: --prebuilt: neither a file nor a build folder with bin/cpvt: $prebuilt" >&2; exit 2; }
 limit=$(awk "BEGIN { print int($minutes * 60) }")
 out=${OUT:-$($dry && echo build/rehearsal || echo bench/gpu)}
 mkdir -p "$out" || exit 2

@@ -136,7 +136,7 @@ TEST(Fatbin, Choice) {
     EXPECT_STREQ(
         error.what(),
         "fat binary: no PTX that runs on sm_86; it has compute_90a, compute_100f, sm_80, sm_90a, sm_120. Build "
-        "with -gencode arch=compute_N,code=compute_N");
+        "with -gencode arch=compute_86,code=compute_86, or less");
   }
 }
 

@@ -192,8 +192,11 @@ const Image& choose_ptx(std::span<const Image> images, uint32_t architecture, ch
     if (best == nullptr || rank(image) > rank(*best)) best = &image;
   }
   if (best != nullptr) return *best;
-  throw Error("fat binary: no PTX that runs on sm_{}{}; it has {}. Build with -gencode arch=compute_N,code=compute_N",
-              architecture, feature == ' ' ? "" : std::string(1, feature), found.empty() ? "no images" : found);
+  throw Error(
+      "fat binary: no PTX that runs on sm_{}{}; it has {}. Build with -gencode arch=compute_{},code=compute_{}, or "
+      "less",
+      architecture, feature == ' ' ? "" : std::string(1, feature), found.empty() ? "no images" : found, architecture,
+      architecture);
 }
 
 const Image* choose_cubin(std::span<const Image> images, uint32_t architecture) {

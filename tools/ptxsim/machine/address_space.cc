@@ -51,7 +51,8 @@ const char* kind_name(MemoryKind kind) {
 void* map(uint64_t bytes, int protection, int flags, int file) {
   void* result = mmap(nullptr, bytes, protection, flags | MAP_NORESERVE, file, 0);
   if (result == MAP_FAILED) {
-    throw Error("cannot reserve {} GiB of addresses for device memory: {}", bytes >> 30, std::strerror(errno));
+    throw Error("cannot reserve {} GiB of addresses for device memory (ulimit -v must not limit them): {}", bytes >> 30,
+                std::strerror(errno));
   }
   return result;
 }
