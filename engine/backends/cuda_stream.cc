@@ -135,7 +135,7 @@ void CudaStream::record(Recording& recording, const std::function<void()>& enque
   bool enqueued = true;
   try {
     enqueue();
-  } catch (const Error&) {
+  } catch (...) {  // whatever it is: the stream must not stay in its recording
     enqueued = false;
   }
   const bool ended = plugin_.end_recording(stream_, enqueued ? &recording.graph : nullptr) == 0;
