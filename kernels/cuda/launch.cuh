@@ -42,25 +42,27 @@ inline bool is_hopper() {
 /// What launchers of many tiles count with: an H100's multiprocessors.
 constexpr int64_t kProcessors = 132;
 
+/// Lets a kernel have so much dynamic shared memory: what is more than 48 KiB must be asked for. The limit belongs to
+/// the kernel, not to the launch: every thread sets the same, the most that the device has.
+template <class... Parameters>
+cudaError_t allow_shared_memory(void (*kernel)(Parameters...), size_t bytes) {
+  if (bytes <= 48 * 1024) return cudaSuccess;
+  cudaFuncAttributes attributes{};
+  int most = 0;
+  cudaError_t error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, most);
+  if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              most - static_cast<int>(attributes.sharedSizeBytes));
+}
+
 /// Launches and reports, as a kernel that calls ptx::follow_earlier_kernels; `cluster` neighbouring blocks of the grid
-/// run together where that is more than one. Kernels that want more than 48 KiB of shared memory must say so first,
-/// which this does.
+/// run together where that is more than one.
 template <class... Parameters>
 int launch_clusters(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block, size_t shared_bytes,
                     void* stream, std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  if (shared_bytes > 48 * 1024) {
-    // The limit belongs to the kernel, not to the launch: every thread sets the same, the most that the device has.
-    cudaFuncAttributes attributes{};
-    int most = 0;
-    cudaError_t error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, most);
-    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
-    if (error == cudaSuccess) {
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   most - static_cast<int>(attributes.sharedSizeBytes));
-    }
-    if (error != cudaSuccess) return error;
-  }
+  if (const cudaError_t error = allow_shared_memory(kernel, shared_bytes); error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2]{};
   unsigned count = 0;
   if (is_hopper()) {

@@ -202,7 +202,7 @@ struct Config {
   static constexpr bool kMovesRegisters = Product::kGroups == 2 && Product::kColumns == 256;
   static_assert(!kMovesRegisters || 232 * Product::kThreads + 40 * kGroupThreads <= 168 * kThreads);
 
-  static int64_t shared_bytes(int64_t k) {
+  static constexpr int64_t shared_bytes(int64_t k) {
     const int64_t line_bytes = kNormalise ? kXBytes + gemm::SharedAffine::kLineBytes : 0;
     return kAtom + ceil_div(k, kLineNumbers) * line_bytes + kStages * kStageBytes + kBarrierBytes;
   }
@@ -391,13 +391,12 @@ struct Launcher {
     const int64_t across = ceil_div(args.n, Product::kColumns);
     Work best{};
     time = std::numeric_limits<int64_t>::max();
-    // A cluster lies within one of the chip's parts, which have 16 or 18 multiprocessors.
-    constexpr int64_t kAtOnce = C::kCluster == 4 ? 32 : kProcessors / C::kCluster;
+    const int64_t at_once = clusters_at_once();
     if constexpr (C::kNormalise) {
       for (int64_t tiles = 1; tiles <= across; ++tiles) {
         const int64_t sharing = ceil_div(across, tiles);
-        const int64_t rounds = ceil_div(down * sharing, kAtOnce);
-        const int64_t busy = std::min(kAtOnce, down * sharing) * C::kCluster;
+        const int64_t rounds = ceil_div(down * sharing, at_once);
+        const int64_t busy = std::min(at_once, down * sharing) * C::kCluster;
         const int64_t here = rounds * (prologue(args) + tiles * tile_time(args, busy));
         if (here >= time) continue;
         time = here;
@@ -406,7 +405,7 @@ struct Launcher {
       }
     } else {
       // As many clusters as the busiest one's share of tiles leaves work for.
-      const int64_t tiles = ceil_div(down * across, kAtOnce);
+      const int64_t tiles = ceil_div(down * across, at_once);
       const int64_t clusters = ceil_div(down * across, tiles);
       time = tiles * tile_time(args, clusters * C::kCluster);
       best = {static_cast<int32_t>(across), static_cast<int32_t>(down * across), static_cast<int32_t>(clusters),
@@ -435,6 +434,29 @@ struct Launcher {
   }
 
  private:
+  /// A cluster lies within one of the chip's parts. They have up to 18 multiprocessors, but some have lost more of them
+  /// than others, so that only the driver knows how many clusters fit: one more would wait for a whole round.
+  static int64_t clusters_at_once() {
+    static const int64_t count = [] {
+      constexpr int64_t kMost = C::kCluster == 4 ? 32 : kProcessors / C::kCluster;
+      constexpr auto kShared = static_cast<size_t>(C::shared_bytes(kMostHeldLines * kLineNumbers));
+      cudaLaunchAttribute cluster{};
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim = {C::kCluster, 1, 1};
+      cudaLaunchConfig_t config{};
+      config.gridDim = C::kCluster;
+      config.blockDim = C::kThreads;
+      config.dynamicSmemBytes = kShared;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+      int fit = 0;
+      const bool known = allow_shared_memory(linear_warpgroups<C>, kShared) == cudaSuccess &&
+                         cudaOccupancyMaxActiveClusters(&fit, linear_warpgroups<C>, &config) == cudaSuccess && fit > 0;
+      return known ? std::min<int64_t>(fit, kMost) : kMost;
+    }();
+    return count;
+  }
+
   /// L2's bytes a clock for one of `busy` blocks.
   static int64_t bytes_a_clock(int64_t busy) { return std::min<int64_t>(64, 2640 / busy); }
 
