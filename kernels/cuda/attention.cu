@@ -289,9 +289,17 @@ class WarpRowsF32 {
       }
 #pragma unroll
       for (int step = 1; step < 8; step *= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
-      const float reference = fmaxf(reference_[j], most * scale);
-      const float factor = exp2f(reference_[j] - reference);
+      most = fmaxf(most_[j], most);
+      float reference = most * scale;
+      float factor = exp2f(reference_[j] - reference);
       reference_[j] = reference;
+      if (fabsf(reference) > kLargeReference) {
+        factor = exp2f((most_[j] - most) * scale);
+        reference = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) s[j][i] -= most;
+      }
+      most_[j] = most;
       float sum = 0;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
@@ -361,6 +369,7 @@ class WarpRowsF32 {
   static __device__ int weight_at(int j, int chunk) { return row(j) * kKeys + (chunk ^ 2 * (lane() / 8)) * 4; }
 
   float o_[4][kDim / 32][4] = {};
+  float most_[4] = {kLowestScore, kLowestScore, kLowestScore, kLowestScore};
   float reference_[4] = {kLowestScore, kLowestScore, kLowestScore, kLowestScore};
   float total_[4] = {};
 };

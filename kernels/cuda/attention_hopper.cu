@@ -19,12 +19,12 @@
 // image's results don't depend on the company. A warp whose queries are all beyond the image makes no weights.
 //
 //   head_dim  queries of a block  registers  shared memory, KiB
-//   64        128, 64             163, 164   81, 73
-//   32        128, 64             148, 146   41, 37
+//   64        128, 64             165, 164   81, 73
+//   32        128, 64             150, 147   41, 37
 //
 // Estimates by ptxsim's counters, h200, not measurements: 4096 tokens, 6 heads of 64: 34 us (attention.cu: 50), limited
 // by exponentials, 16 per clock and multiprocessor, and by 192 blocks on 132 multiprocessors; the tensor cores need as
-// long. 32 images of 196 tokens, 6 heads: 4.1 us (5.5), by instruction issue.
+// long. 32 images of 196 tokens, 6 heads: 4.2 us (5.6), by instruction issue.
 //
 // Tried: the next tile's scores begun before this one's weights are packed, and awaited at the loop's head: ptxas then
 // serialises all products (C7518), since some are under way where the loop begins anew; the last tile by products of 16

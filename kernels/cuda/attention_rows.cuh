@@ -12,6 +12,13 @@ namespace cpvt::cuda {
 
 /// Below every score, yet finite: a row's reference before its first key.
 constexpr float kLowestScore = std::numeric_limits<float>::lowest();
+
+/// A row's largest score, times scale, from which on P = 2^(scale (S - largest)) is taken as it stands. Below, where
+/// scale S - scale largest is one instruction, the rounding of scale largest is a factor of all weights, which cancels:
+/// one within 2^(1/512). At 2^28 it would be up to 2^16, beyond fp16. Where a row passes this limit from one tile to
+/// the next, that factor stays with the sums before: as much as rounding a score of this size does.
+constexpr float kLargeReference = 65536;
+
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 template <class T>
@@ -103,8 +110,9 @@ class OnlineSoftmax {
  public:
   /// Scores to weights, P = 2^(scale S - reference), the reference being the row's largest score so far. What was
   /// summed with an earlier one is to be scaled by `factor`, of rows g and g+8. Any reference is as right as another:
-  /// its rounding cancels in the quotient, as long as it is small: up to logits of 2^28 or so. With kTail only the
-  /// first `keys` keys exist: the others in their block of 16 weigh nothing, further ones are left as they are.
+  /// its rounding cancels in the quotient, as long as it is small; scores beyond have their largest taken off first
+  /// (kLargeReference). With kTail only the first `keys` keys exist: the others in their block of 16 weigh nothing,
+  /// further ones are left as they are.
   template <bool kTail, int kBlocks>
   __device__ void weigh(float (&s)[kBlocks][4], int keys, float scale, float (&factor)[2]) {
     const auto beyond = [&](int n) { return kTail && n / 2 * 16 >= keys; };
@@ -128,9 +136,20 @@ class OnlineSoftmax {
       }
       most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 2));
-      const float reference = fmaxf(reference_[r], most * scale);
+      most = fmaxf(most_[r], most);
+      float reference = most * scale;
       factor[r] = exp2_approximate(reference_[r] - reference);
       reference_[r] = reference;
+      if (fabsf(reference) > kLargeReference) {
+        factor[r] = exp2_approximate((most_[r] - most) * scale);
+        reference = 0;
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          if (beyond(n)) break;
+          s[n][2 * r] -= most, s[n][2 * r + 1] -= most;
+        }
+      }
+      most_[r] = most;
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
@@ -187,7 +206,8 @@ class OnlineSoftmax {
 
  private:
   static constexpr uint32_t kWholeWarp = 0xFFFFFFFF;
-  float reference_[2] = {kLowestScore, kLowestScore};  // of rows g and g+8
+  float most_[2] = {kLowestScore, kLowestScore};       // the largest score of rows g and g+8
+  float reference_[2] = {kLowestScore, kLowestScore};  // the same times scale
   float total_[2] = {};                                // this lane's share
 };
 

@@ -164,6 +164,35 @@ TEST_P(AttentionTest, FlatAndSharp) {
   check(1, 32, layout({{0, 1, 200, 0}}), 0, {200, 200, 1});
 }
 
+TEST_P(AttentionTest, HugeScores) {
+  // Of all numbers of few bits, so that scores are exact, but not scale times the largest: two keys have that, in
+  // different tiles, and all others weigh nothing.
+  const float most = GetParam() == DType::kF32 ? 0x1p60F : 0x1p15F;  // of q and of k: scores up to 2^36 (2^126)
+  const int64_t left = lead(GetParam());
+  for (const int32_t head_dim : {32, 64}) {
+    for (const float sign : {1.0F, -1.0F}) {
+      for (const float size : {1.0F, 0.5F, 0x1p-5F, 0x1p-10F}) {
+        const int64_t tokens = 141;
+        const int64_t width = left + 3 * head_dim;
+        std::vector<float> values(static_cast<size_t>(tokens * width), 0.0F);
+        for (int64_t r = 0; r < tokens; ++r) {
+          float* const row = &values[static_cast<size_t>(r * width + left)];
+          std::fill_n(row, head_dim, size * most);
+          const int64_t rank = r == 20 || r == 139 ? 0 : 1 + r % 7;  // of the score, 0 being the largest
+          std::fill_n(row + head_dim, head_dim, most * (sign * 0.640625F - static_cast<float>(rank) / 64));
+          row[2 * head_dim] = static_cast<float>(r + 1);
+        }
+        const DeviceMatrix qkv(GetParam(), tokens, width, 0, values);
+        DeviceMatrix y = unwritten(qkv, head_dim);
+        run(qkv, 1, head_dim, attention_tiles(layout({{0, 1, tokens, 0}})), y);
+        for (int64_t r = 0; r < tokens; ++r) {
+          ASSERT_NEAR(y(r, left), (21 + 140) / 2.0, 81 * 2 * epsilon(GetParam())) << head_dim << ' ' << sign * size;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(AttentionTest, LongImages) {
   // The first and the last queries of the longest image.
   constexpr int32_t kTokens = 16384;
