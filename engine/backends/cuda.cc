@@ -21,12 +21,6 @@ using cuda::Plugin;
 
 CudaStream& stream(const Call& call) { return static_cast<CudaStream&>(call.stream); }
 
-int32_t most_rows(const TokenLayout& layout) {
-  const auto largest = std::max_element(layout.images.begin(), layout.images.end(),
-                                        [](const TokenGrid& a, const TokenGrid& b) { return a.rows() < b.rows(); });
-  return static_cast<int32_t>(largest->rows());
-}
-
 /// Where, behind a list of `count` that begins a kernel's table, the rest of the table begins: at a cache line.
 template <class T>
 size_t behind(size_t count) {
@@ -227,32 +221,36 @@ class CudaBackend final : public Backend {
   }
 
   Kernel bind(const ops::AddPosition& op) const override {
-    const auto tables_at = [](const TokenLayout& layout) { return behind<cuda::PositionImage>(layout.images.size()); };
+    const auto floats_of = [width = op.width](const TokenLayout& layout) {
+      return static_cast<size_t>(PositionTables::of(layout, width).floats);
+    };
+    const auto tiles_at = [floats_of](const TokenLayout& layout) { return behind<float>(floats_of(layout)); };
+    const auto tiles_of = [width = op.width](const TokenLayout& layout) {
+      const PositionTables tables = PositionTables::of(layout, width);
+      std::vector<cuda::PositionImage> images;
+      for (size_t i = 0; i < layout.images.size(); ++i) images.push_back({layout.images[i], tables.offset[i]});
+      return cuda::position_tiles(images, width);
+    };
     Kernel kernel;
-    kernel.table = std::make_shared<const GeometryTable>(GeometryTable{
-        .bytes =
-            [tables_at, width = op.width](const TokenLayout& layout) {
-              return tables_at(layout) + static_cast<size_t>(PositionTables::of(layout, width).floats) * sizeof(float);
-            },
-        .fill =
-            [tables_at, op](const TokenLayout& layout, std::span<std::byte> table) {
-              const PositionTables tables = PositionTables::of(layout, op.width);
-              std::vector<cuda::PositionImage> images;
-              for (size_t i = 0; i < layout.images.size(); ++i) images.push_back({layout.images[i], tables.offset[i]});
-              put(images, table.data());
-              fill_positions(
-                  op, layout,
-                  {reinterpret_cast<float*>(table.data() + tables_at(layout)), static_cast<size_t>(tables.floats)});
-            }});
-    kernel.run = [this, tables_at, width = op.width, scale = op.scale](const Call& call) {
+    kernel.table = std::make_shared<const GeometryTable>(
+        GeometryTable{.bytes =
+                          [tiles_at, tiles_of](const TokenLayout& layout) {
+                            return tiles_at(layout) + tiles_of(layout).size() * sizeof(cuda::PositionTile);
+                          },
+                      .fill =
+                          [floats_of, tiles_at, tiles_of, op](const TokenLayout& layout, std::span<std::byte> table) {
+                            fill_positions(op, layout, {reinterpret_cast<float*>(table.data()), floats_of(layout)});
+                            put(tiles_of(layout), table.data() + tiles_at(layout));
+                          }});
+    kernel.run = [this, tiles_at, width = op.width, scale = op.scale](const Call& call) {
+      const List<cuda::PositionTile> tiles(call.table.subspan(tiles_at(call.layout)));
       const cuda::AddPositionArgs args{
           .dtype = dtype_,
           .x = call.inputs[0],
           .x_stride = stride(width),
-          .tables = reinterpret_cast<const float*>(call.table.data() + tables_at(call.layout)),
-          .images = reinterpret_cast<const cuda::PositionImage*>(call.table.data()),
-          .image_count = static_cast<int32_t>(call.layout.images.size()),
-          .most_rows = most_rows(call.layout),
+          .tables = reinterpret_cast<const float*>(call.table.data()),
+          .tiles = tiles.data,
+          .tile_count = tiles.count,
           .scale = scale,
           .y = call.output,
           .y_stride = stride(width),
@@ -405,18 +403,33 @@ class CudaBackend final : public Backend {
     args.x_stride = args.y_stride = stride(op.width);
     if (op.norm) set_norm(kernel, args, *op.norm);
     args.width = op.width;
-    kernel.table = grid_table_;
+    const auto tiles_at = [](const TokenLayout& layout) { return behind<TokenGrid>(layout.images.size()); };
+    kernel.table = !args.mean ? grid_table_
+                              : std::make_shared<const GeometryTable>(GeometryTable{
+                                    .bytes =
+                                        [tiles_at](const TokenLayout& layout) {
+                                          return tiles_at(layout) +
+                                                 cuda::pool_tiles(layout.images).size() * sizeof(cuda::PoolTile);
+                                        },
+                                    .fill =
+                                        [tiles_at](const TokenLayout& layout, std::span<std::byte> table) {
+                                          put(layout.images, table.data());
+                                          put(cuda::pool_tiles(layout.images), table.data() + tiles_at(layout));
+                                        }});
     kernel.workspace_bytes = [width = op.width, mean = args.mean](const TokenLayout& layout, const Stream&) -> size_t {
       if (!mean) return 0;
       return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), layout.rows, width);
     };
-    kernel.run = [this, args](const Call& call) {
-      const List<TokenGrid> images(call.table);
+    kernel.run = [this, args, tiles_at](const Call& call) {
       cuda::PoolArgs a = args;
       a.x = call.inputs[0];
-      a.images = images.data;
-      a.image_count = images.count;
-      a.most_rows = most_rows(call.layout);
+      a.images = reinterpret_cast<const TokenGrid*>(call.table.data());
+      a.image_count = static_cast<int32_t>(call.layout.images.size());
+      if (args.mean) {
+        const List<cuda::PoolTile> tiles(call.table.subspan(tiles_at(call.layout)));
+        a.tiles = tiles.data;
+        a.tile_count = tiles.count;
+      }
       a.workspace = reinterpret_cast<float*>(call.workspace);
       a.y = call.output;
       check(plugin_.pool(a, stream(call).get()), "pool");

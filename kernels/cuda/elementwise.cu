@@ -2,7 +2,8 @@
 //
 // Layout: rows of `width` numbers, rows 16-byte aligned. A thread takes one vector of a row: 16 bytes for GELU; for the
 // position table four numbers, so that the table's four floats are one 16-byte access and x's are contiguous over a
-// warp. Vectors are numbered through all rows, which fills blocks whatever the width; the last of a row may be partial.
+// warp. Vectors are numbered through all rows (positions: through the 16 rows of a PositionTile, so that blocks follow
+// the rows of a ragged batch), which fills blocks whatever the width; the last of a row may be partial.
 // Every byte moves once, in full sectors: 16 to a request for GELU, 8 (of 16-bit numbers) and 16 for positions. 24 to
 // 32 registers, no shared memory. Limiter: DRAM.
 // These passes are what is left when no product can take them as its epilogue.
@@ -48,17 +49,17 @@ __global__ void __launch_bounds__(kThreads) gelu_rows(const T* x, int64_t x_stri
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    add_position_rows(const T* x, int64_t x_stride, const float* tables, const PositionImage* images, float scale, T* y,
+    add_position_rows(const T* x, int64_t x_stride, const float* tables, const PositionTile* tiles, float scale, T* y,
                       int64_t y_stride, int64_t width, uint32_t vectors_per_row) {
   ptx::follow_earlier_kernels();
   constexpr int kSize = 4;
-  const PositionImage image = images[blockIdx.y];
-  const uint32_t vector = blockIdx.x * kThreads + threadIdx.x;
+  const PositionTile tile = tiles[blockIdx.x];
+  const uint32_t vector = blockIdx.y * kThreads + threadIdx.x;
   const uint32_t row = vector / vectors_per_row;
-  if (row >= image.grid.prefix + image.grid.height * image.grid.width) return;
+  if (row >= tile.rows) return;
   const int64_t c = static_cast<int64_t>(vector - row * vectors_per_row) * kSize;
-  const float* table = tables + image.offset + row * width + c;
-  const int64_t at = image.grid.first_row + row;
+  const float* table = tables + tile.offset + row * width + c;
+  const int64_t at = tile.first_row + row;
   // A table is dense: whether its rows are aligned depends on the width and on where it begins.
   if (c + kSize <= width && reinterpret_cast<uintptr_t>(table) % 16 == 0) {
     const auto t = *reinterpret_cast<const Vector<float, kSize>*>(table);
@@ -90,11 +91,11 @@ int add_position(const AddPositionArgs& a, void* stream) {
   return for_dtype(a.dtype, [&](auto number) -> int {
     using T = decltype(number);
     const int64_t vectors = ceil_div(a.width, 4);
-    if (too_many(a.most_rows, vectors)) return cudaErrorInvalidValue;
-    const dim3 grid(static_cast<unsigned>(ceil_div(a.most_rows * vectors, kThreads)),
-                    static_cast<unsigned>(a.image_count));
+    if (too_many(kPositionRows, vectors)) return cudaErrorInvalidValue;
+    const dim3 grid(static_cast<unsigned>(a.tile_count),
+                    static_cast<unsigned>(ceil_div(kPositionRows * vectors, kThreads)));
     return launch(add_position_rows<T>, grid, kThreads, 0, stream, static_cast<const T*>(a.x), a.x_stride, a.tables,
-                  a.images, a.scale, static_cast<T*>(a.y), a.y_stride, a.width, static_cast<uint32_t>(vectors));
+                  a.tiles, a.scale, static_cast<T*>(a.y), a.y_stride, a.width, static_cast<uint32_t>(vectors));
   });
 }
 

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "kernels/cuda/dtype.h"
 #include "kernels/token_grid.h"
 
@@ -23,15 +26,25 @@ struct PositionImage {
   int64_t offset;
 };
 
+constexpr int64_t kPositionRows = 16;
+
+/// A block's share: up to kPositionRows rows of one image, and where their part of its table begins.
+struct PositionTile {
+  int64_t first_row;
+  int64_t offset;
+  int64_t rows;
+};
+
+std::vector<PositionTile> position_tiles(std::span<const PositionImage> images, int64_t width);
+
 /// y = x + scale * table on every row of every image, prefix rows too. A table is [grid.rows(), width], dense.
 struct AddPositionArgs {
   DType dtype;
   const void* x;  // [rows, width]
   int64_t x_stride;
   const float* tables;
-  const PositionImage* images;
-  int32_t image_count;
-  int64_t most_rows;  // of any image
+  const PositionTile* tiles;
+  int32_t tile_count;
   float scale;
   void* y;  // may be x
   int64_t y_stride;

@@ -15,7 +15,7 @@
 /// the library to be started.
 namespace cpvt::cuda {
 
-constexpr uint32_t kPluginVersion = 5;  // of everything that this header includes
+constexpr uint32_t kPluginVersion = 6;  // of everything that this header includes
 constexpr const char* kPluginEntry = "cpvt_cuda_plugin";
 
 struct DeviceInfo {

@@ -2,9 +2,9 @@
 // where gamma is null.
 //
 // The mean has two stages, for one image must not be the work of one block:
-//   sum_row_chunks   block (chunk of 16 patch rows, image), 8 warps. A warp normalises and adds its rows chunk * 16 +
-//                    warp, + 8; then the eight warps' sums are added in order and go to the workspace in fp32,
-//                    [image, chunk, width].
+//   sum_row_chunks   block (chunk of 16 patch rows of one image: PoolTile), 8 warps. A warp normalises and adds the
+//                    chunk's rows warp and warp + 8; then the eight warps' sums are added in order and go to the
+//                    workspace in fp32, [image, chunk, width].
 //   mean_of_chunks   a thread per column and image adds the chunks in order, divides and rounds.
 // gamma and beta are the same for all rows and so are applied to the mean, once: mean(gamma n + beta) = gamma mean(n) +
 // beta. Statistics are a warp's: mean, then variance about it, then the sums; x comes from DRAM once, a row of 1.5 KiB
@@ -67,32 +67,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Where an image's partial sums begin, in rows: pool_workspace_bytes.
+/// pool_first_sum, for the device.
 __device__ inline int64_t first_sum(int64_t image, const TokenGrid& grid) {
   return grid.first_row / kPoolChunk + image;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) sum_row_chunks(const T* x, int64_t x_stride, bool normalise, float eps,
-                                                           const TokenGrid* images, float* sums, int width) {
+                                                           const PoolTile* tiles, float* sums, int width) {
   ptx::follow_earlier_kernels();
   constexpr int kSize = Chunk<T>::kSize;
   constexpr int kUnits = kWarpColumns<T> / 4;
   __shared__ float4 of_warp[kWarps][kUnits + kUnits / 8];  // a unit of padding after every eight
-  const TokenGrid grid = images[blockIdx.y];
-  const int64_t patches = grid.height * grid.width;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kPoolChunk;
-  if (first >= patches) return;
+  const PoolTile tile = tiles[blockIdx.x];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const T* row[kRowsPerWarp];  // null where the image has ended
   Moments moments[kRowsPerWarp];
 #pragma unroll
   for (int r = 0; r < kRowsPerWarp; ++r) {
-    const int64_t patch = first + r * kWarps + warp;
-    row[r] = patch < patches ? x + (grid.first_row + grid.prefix + patch) * x_stride : nullptr;
+    const int i = r * kWarps + warp;
+    row[r] = i < tile.rows ? x + (tile.first_row + i) * x_stride : nullptr;
     moments[r] = normalise && row[r] != nullptr ? moments_of(row[r], width, eps) : Moments{.mean = 0, .scale = 1};
   }
-  float* const to = sums + (first_sum(blockIdx.y, grid) + blockIdx.x) * width;
+  float* const to = sums + int64_t{tile.sums} * width;
   for (int begin = 0; begin < width; begin += kWarpColumns<T>) {
     const int c = begin + lane_column<T>();
     float sum[kSize] = {};
@@ -150,9 +147,8 @@ int pool(const PoolArgs& a, void* stream) {
       return launch(class_rows<T>, static_cast<unsigned>(ceil_div(a.image_count, kWarps)), kThreads, 0, stream, x,
                     a.x_stride, a.gamma, a.beta, a.eps, a.images, a.image_count, y, a.y_stride, width);
     }
-    const int64_t chunks = ceil_div(a.most_rows, kPoolChunk);
-    const int error = launch(sum_row_chunks<T>, dim3(static_cast<unsigned>(chunks), images), kThreads, 0, stream, x,
-                             a.x_stride, a.gamma != nullptr, a.eps, a.images, a.workspace, width);
+    const int error = launch(sum_row_chunks<T>, static_cast<unsigned>(a.tile_count), kThreads, 0, stream, x, a.x_stride,
+                             a.gamma != nullptr, a.eps, a.tiles, a.workspace, width);
     if (error != cudaSuccess) return error;
     return launch(mean_of_chunks<T>, dim3(static_cast<unsigned>(ceil_div(a.width, kFinalThreads)), images),
                   kFinalThreads, 0, stream, a.workspace, a.gamma, a.beta, a.images, y, a.y_stride, a.width);

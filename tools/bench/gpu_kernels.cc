@@ -132,6 +132,7 @@ struct Batch {
     const auto queries = attention_tiles(grids);
     const auto rectangles = peg_tiles(grids, 3);
     const auto patches = patch_tiles(grids);
+    const auto chunks = pool_tiles(grids);
     device_grids = memory.table(grids);
     attention = memory.table(queries);
     attention_count = static_cast<int32_t>(queries.size());
@@ -140,6 +141,8 @@ struct Batch {
     patch = memory.table(patches);
     patch_count = static_cast<int32_t>(patches.size());
     patch_images = memory.table(places);
+    pool = memory.table(chunks);
+    pool_count = static_cast<int32_t>(chunks.size());
   }
   std::vector<TokenGrid> grids;
   int64_t rows, most_rows;
@@ -148,7 +151,8 @@ struct Batch {
   const PegTile* peg;
   const PatchTile* patch;
   const PatchImage* patch_images;
-  int32_t attention_count, peg_count, patch_count;
+  const PoolTile* pool;
+  int32_t attention_count, peg_count, patch_count, pool_count;
 };
 
 /// Makes the arguments of each operator, with weights of its own.
@@ -264,7 +268,8 @@ class Operators {
     a.eps = kEps;
     a.images = b_.device_grids;
     a.image_count = static_cast<int32_t>(b_.grids.size());
-    a.most_rows = b_.most_rows;
+    a.tiles = b_.pool;
+    a.tile_count = b_.pool_count;
     a.workspace =
         static_cast<float*>(m_.bytes(pool_workspace_bytes(static_cast<int64_t>(b_.grids.size()), b_.rows, d_)));
     a.y = y;

@@ -79,7 +79,6 @@ struct PositionCase {
   std::vector<TokenGrid> grids;
   std::vector<PositionImage> images;
   std::vector<float> tables;
-  int64_t most_rows = 0;
 
   /// `gap` floats between the tables, so that some begin at odd addresses.
   PositionCase(std::vector<TokenGrid> shapes, int64_t width, int64_t gap) : grids(std::move(shapes)) {
@@ -87,21 +86,19 @@ struct PositionCase {
     for (const TokenGrid& grid : grids) {
       images.push_back({grid, offset});
       offset += grid.rows() * width + gap;
-      most_rows = std::max(most_rows, grid.rows());
     }
     tables = noise(offset, 7);
   }
 
   void run(const DeviceMatrix& x, float scale, DeviceMatrix& y) const {
     const DeviceArray<float> device_tables(tables);
-    const DeviceArray<PositionImage> device_images(images);
+    const DeviceArray<PositionTile> tiles(position_tiles(images, x.width()));
     EXPECT_CUDA(add_position({.dtype = x.dtype(),
                               .x = x.data(),
                               .x_stride = x.stride(),
                               .tables = device_tables.data(),
-                              .images = device_images.data(),
-                              .image_count = device_images.count(),
-                              .most_rows = most_rows,
+                              .tiles = tiles.data(),
+                              .tile_count = tiles.count(),
                               .scale = scale,
                               .y = y.data(),
                               .y_stride = y.stride(),
@@ -114,7 +111,8 @@ struct PositionCase {
 
 TEST_P(Elementwise, EachImageHasItsPositions) {
   for (const auto& [width, gap] : {std::pair<int64_t, int64_t>{1, 1}, {31, 0}, {192, 4}, {192, 3}, {33, 2}}) {
-    const PositionCase batch(layout({{0, 2, 3, 1}, {0, 1, 1, 0}, {0, 7, 5, 1}, {0, 4, 1, 2}}, 2), width, gap);
+    const PositionCase batch(layout({{0, 2, 3, 1}, {0, 1, 1, 0}, {0, 7, 5, 1}, {0, 4, 1, 2}, {0, 4, 4, 0}}, 2), width,
+                             gap);
     const int64_t rows = rows_of(batch.grids);
     const float scale = 1.75F;
     const auto x = DeviceMatrix::random(GetParam(), rows, width, 1, 3);
@@ -143,6 +141,28 @@ TEST_P(Elementwise, EachImageHasItsPositions) {
     EXPECT_TRUE(in_place.guards_intact());
     for (int64_t r = batch.grids[0].first_row; r < rows; ++r) EXPECT_TRUE(in_place.same_row(r, y, r)) << r;
   }
+}
+
+TEST(PositionTiles, CoverEveryRowOnceBesideItsTable) {
+  const PositionCase batch(layout({{0, 128, 128, 1}, {0, 1, 1, 0}, {0, 0, 0, 0}, {0, 4, 4, 0}, {0, 4, 4, 1}}, 5), 7, 3);
+  std::vector<int64_t> offsets(static_cast<size_t>(rows_of(batch.grids)), -1);
+  const auto tiles = position_tiles(batch.images, 7);
+  EXPECT_EQ(tiles.size(), 1025 + 1 + 0 + 1 + 2);  // blocks follow the rows, not the largest image
+  for (const PositionTile& tile : tiles) {
+    EXPECT_TRUE(tile.rows > 0 && tile.rows <= kPositionRows);
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      int64_t& offset = offsets[static_cast<size_t>(tile.first_row + r)];
+      EXPECT_EQ(offset, -1);
+      offset = tile.offset + r * 7;
+    }
+  }
+  std::vector<int64_t> wanted(offsets.size(), -1);
+  for (const PositionImage& image : batch.images) {
+    for (int64_t r = 0; r < image.grid.rows(); ++r) {
+      wanted[static_cast<size_t>(image.grid.first_row + r)] = image.offset + r * 7;
+    }
+  }
+  EXPECT_EQ(offsets, wanted);
 }
 
 TEST(ElementwiseLimits, RefusesMoreThanItCanNumber) {

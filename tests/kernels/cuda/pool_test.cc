@@ -1,5 +1,8 @@
 #include "kernels/cuda/pool.h"
 
+#include <set>
+
+#include "kernels/cuda/layernorm.h"
 #include "tests/kernels/cuda/device_matrix.h"
 
 namespace cpvt::cuda::testing {
@@ -16,8 +19,7 @@ void run(const DeviceMatrix& x, const std::vector<TokenGrid>& grids, bool mean, 
   const DeviceArray<TokenGrid> images(grids);
   const DeviceArray<float> gamma(noise(width, 11));
   const DeviceArray<float> beta(noise(width, 12));
-  int64_t most_rows = 0;
-  for (const TokenGrid& grid : grids) most_rows = std::max(most_rows, grid.rows());
+  const DeviceArray<PoolTile> tiles(pool_tiles(grids));
   const size_t bytes = pool_workspace_bytes(images.count(), rows_of(grids), width);
   const DeviceArray<float> workspace(std::vector<float>(bytes / 4, std::numeric_limits<float>::quiet_NaN()));
   EXPECT_CUDA(pool({.dtype = x.dtype(),
@@ -29,7 +31,8 @@ void run(const DeviceMatrix& x, const std::vector<TokenGrid>& grids, bool mean, 
                     .eps = kNormEps,
                     .images = images.data(),
                     .image_count = images.count(),
-                    .most_rows = most_rows,
+                    .tiles = tiles.data(),
+                    .tile_count = tiles.count(),
                     .workspace = workspace.data(),
                     .y = y.data(),
                     .y_stride = y.stride(),
@@ -108,6 +111,26 @@ TEST_P(Pool, MatchesTheDoubleReference) {
   check(GetParam(), layout({{0, 3, 3, 1}}), 768);
 }
 
+TEST_P(Pool, NormalisesToTheBitsOfLayerNorm) {
+  // A class row, and the mean over a single one.
+  for (const int64_t width : {33, 192, 768, 1000}) {
+    const auto grids = layout({{0, 1, 1, 1}});
+    const auto x = DeviceMatrix::random(GetParam(), 2, width, 0, 3, 7);
+    const DeviceArray<float> gamma(noise(width, 11));
+    const DeviceArray<float> beta(noise(width, 12));
+    DeviceMatrix wanted(GetParam(), 2, width);
+    EXPECT_CUDA(layernorm({GetParam(), x.data(), x.stride(), gamma.data(), beta.data(), kNormEps, wanted.data(),
+                           wanted.stride(), 2, width},
+                          nullptr));
+    wanted.download();
+    for (const bool mean : {false, true}) {
+      DeviceMatrix y(GetParam(), 1, width);
+      run(x, grids, mean, true, y);
+      EXPECT_TRUE(y.same_row(0, wanted, mean ? 1 : 0)) << width << (mean ? ", mean" : ", class row");
+    }
+  }
+}
+
 TEST_P(Pool, ConstantRowsBecomeBeta) {
   const auto grids = layout({{0, 3, 3, 1}});
   const DeviceMatrix x(GetParam(), 10, 48, 0, std::vector<float>(480, 3.0F));
@@ -124,6 +147,25 @@ TEST_P(Pool, ConstantRowsBecomeBeta) {
 TEST(PoolWorkspace, GrowsWithTheRowsNotWithTheLargestImage) {
   // One image of 128 x 128 tokens among 63 of 14 x 14: the sums of 16 rows each, and one row for each image.
   EXPECT_EQ(pool_workspace_bytes(64, 128 * 128 + 63 * 196, 768), size_t{(16384 + 63 * 196) / 16 + 64} * 768 * 4);
+}
+
+TEST(PoolTiles, CoverEveryPatchRowOnceAndHaveSumsOfTheirOwn) {
+  const auto images = layout({{0, 128, 128, 1}, {0, 1, 1, 0}, {0, 14, 14, 1}, {0, 0, 0, 1}, {0, 1, 17, 0}}, 5);
+  std::vector<int> owners(static_cast<size_t>(rows_of(images)), 0);
+  std::set<int32_t> sums;
+  const auto tiles = pool_tiles(images);
+  EXPECT_EQ(tiles.size(), 1024 + 1 + 13 + 0 + 2);  // blocks follow the rows, not the largest image
+  for (const PoolTile& tile : tiles) {
+    EXPECT_TRUE(tile.rows > 0 && tile.rows <= kPoolChunk);
+    for (int64_t r = 0; r < tile.rows; ++r) ++owners[static_cast<size_t>(tile.first_row + r)];
+    EXPECT_TRUE(sums.insert(tile.sums).second);
+  }
+  EXPECT_LT(*sums.rbegin(), pool_first_sum(static_cast<int64_t>(images.size()), rows_of(images)));
+  std::vector<int> wanted(owners.size(), 0);
+  for (const TokenGrid& image : images) {
+    std::fill_n(wanted.begin() + static_cast<std::ptrdiff_t>(image.first_patch()), image.patches(), 1);
+  }
+  EXPECT_EQ(owners, wanted);
 }
 
 TEST_P(Pool, SameBitsInEveryCompany) {
