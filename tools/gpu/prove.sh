@@ -43,6 +43,7 @@ log=$out/log.txt
 figures=$out/figures.jsonl
 scratch=$(mktemp -d)
 for file in "$log" "$figures" "$report"; do : >"$file"; done
+rm -f "$out"/{ptxsim.json,ncu.csv,clocks.csv} # of an earlier run
 PATH=$PATH:/usr/local/cuda/bin
 
 exec 3>&1 # the end may come while a command's output is on its way elsewhere
@@ -106,7 +107,7 @@ finish() {
   ((code == 0 || code >= 128)) || $bad || say "* a mistake in this script: exit code $code"
   while read -r line; do say "* left out: $line"; done <"$skipped"
   while read -r line; do say "* FAILED: $line"; done <"$failures"
-  $bad || say "* nothing failed"
+  $bad || say "* nothing failed$( ((code == 0)) || echo " until then")"
   rm -rf "$scratch"
   echo "report: $report"
   ((code == 0)) && $bad && code=1
@@ -159,21 +160,21 @@ the_machine() {
       echo "| GPU | none: nvidia-smi was not found, or this is a rehearsal |"
     fi
     echo "| processor | $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1) |"
-    echo "| system | $(. /etc/os-release; echo "$PRETTY_NAME"), $(uname -r) |"
+    echo "| system | $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(uname -r) |"
     echo "| nvcc | $(version nvcc --version || echo missing) |"
     echo "| Nsight Compute | $(version ncu --version || echo missing) |"
     echo "| compute-sanitizer | $(version compute-sanitizer --version || echo missing) |"
   } | tee -a "$report"
   torch=false
-  if within 60 "$python" -c 'import torch
+  if within 90 "$python" -c 'import torch
 cudnn = torch.backends.cudnn.version()
 print("| PyTorch |", torch.__version__, "with CUDA", torch.version.cuda, "and cuDNN", cudnn, "|")' \
     >"$scratch/torch"; then
     torch=true
     tee -a "$report" <"$scratch/torch"
   else
-    say "| PyTorch | missing: $python cannot import torch |"
-    skip "goldens by cpvt run, and all comparisons with PyTorch: $python cannot import torch"
+    say "| PyTorch | missing: $python did not import torch within 90 s |"
+    skip "goldens by cpvt run, and all comparisons with PyTorch: $python did not import torch within 90 s"
   fi
   if ! $dry && ! smi >/dev/null; then
     fail "no GPU: nvidia-smi finds none"
@@ -457,7 +458,7 @@ counters() {
   $dry && once=(--once --models Ti --dtypes fp16 --batches 1 --size 32 --only 'attention,peg,layernorm')
   ! $dry && smi --query-gpu=name --format=csv,noheader | grep -q H200 && gpu=h200
   within $((budget / 2)) "$bin/ptxsim" --gpu "$gpu" --report="$out/ptxsim.json" -- \
-    "$bin/bench_gpu_kernels" "${once[@]}" >>"$log" || fail "ptxsim --report"
+    "$bin/bench_gpu_kernels" "${once[@]}" >>"$log" || fail "ptxsim --report: exit code $?"
   if $dry || ! have ncu; then
     skip "Nsight Compute: $($dry && echo 'needs a GPU' || echo 'not on this machine')"
   else
@@ -508,14 +509,15 @@ sanitizers() {
   for tool in "${tools[@]}"; do sanitize "$tool" & done
   wait
   for operator in $operators engine; do
-    row="| $operator "
+    row="| $operator"
     for tool in "${tools[@]}"; do
       file=$scratch/$tool-$operator.out
-      [[ -f $file ]] || { row+="| - "; continue; }
+      row+=' | '
+      [[ -f $file ]] || { row+=-; continue; }
       code=$(code_in "$file") passed=$(passed_in "$file")
       # What the time's end does to the program is not the program's error.
       errors=$(grep -E "^=+ +($words)" "$file" | grep -vc "process didn't terminate successfully")
-      row+="| $passed tests, $errors errors"
+      row+="$passed tests, $errors errors"
       case $code in
         0) ;;
         124 | 137) row+=', cut off' cut+=("$tool of $operator after $passed tests") ;;
@@ -529,7 +531,7 @@ sanitizers() {
     say "$row |"
   done
   for line in "${bad[@]}"; do fail "$line"; done
-  ((${#cut[@]} == 0)) || skip "what compute-sanitizer had not seen when its time was over: $(printf '%s; ' "${cut[@]}")"
+  ((${#cut[@]} == 0)) || skip "what compute-sanitizer had not seen when its time was over:$(printf ' %s;' "${cut[@]}")"
 }
 
 # What needs no GPU comes last, and only where the project could be built.
