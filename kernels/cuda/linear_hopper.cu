@@ -33,8 +33,9 @@
 // Estimates by ptxsim's counters, h200, not measurements: no bank conflict, nothing spills. L2 is the limit of large
 // products: a step of a 128x256 tile asks it for 128 + 64 lines, and takes the tensor cores 1024 clocks, in which a
 // processor's share of L2 (5.5 TB/s) is 160 lines; shared memory, which TMA writes and wgmma reads, is busy for as long
-// as the tensor cores. 6272 rows, n = 3072, k = 768, GELU: 43 us (linear.cu: 93). With norm and GELU instructions are
-// the limit: 6272 rows, n = 1536, k = 384: 12.7 us (21).
+// as the tensor cores. 6272 rows, n = 3072, k = 768, GELU: 43 us (linear.cu: 93) if units overlapped; 64 by tile_time
+// below, for the epilogue overlaps with nothing. With norm and GELU instructions are the limit: 6272 rows, n = 1536,
+// k = 384: 12.7 us (21).
 //
 // Tried: clusters of 2: the products of a width of 768 at 6272 rows ask L2 for a fifth more. 192x256, three warpgroups:
 // ptxas does not give 128 accumulators to a block of 512 threads. Bias, gamma and beta read by every thread for itself:
