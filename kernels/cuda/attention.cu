@@ -290,7 +290,7 @@ class WarpRowsF32 {
 #pragma unroll
       for (int step = 1; step < 8; step *= 2) most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, step));
       most = fmaxf(most_[j], most);
-      float reference = most * scale;
+      float reference = __fmul_rn(most, scale);  // the same in the weights and in the factor: never fused
       float factor = exp2f(reference_[j] - reference);
       reference_[j] = reference;
       if (fabsf(reference) > kLargeReference) {

@@ -137,7 +137,7 @@ class OnlineSoftmax {
       most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 2));
       most = fmaxf(most_[r], most);
-      float reference = most * scale;
+      float reference = __fmul_rn(most, scale);  // the same in the weights and in the factor: never fused
       factor[r] = exp2_approximate(reference_[r] - reference);
       reference_[r] = reference;
       if (fabsf(reference) > kLargeReference) {
