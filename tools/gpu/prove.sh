@@ -146,7 +146,7 @@ smi() { timeout 20 nvidia-smi "$@" 2>>"$log"; }
 the_machine() {
   say "# cpvt on a GPU, $(date '+%Y-%m-%d %H:%M %Z')"
   $dry && say "" "A rehearsal on the simulator: its times mean nothing."
-  title "The machine" 30 || exit 2
+  title "The machine" 30 || { fail "$limit seconds are too few"; exit 2; }
   local asked=name,memory.total,driver_version,clocks.sm,clocks.max.sm,power.limit changed
   sources=$(tools/gpu/pack.sh --stamp)
   changed=$([[ -z $(git status --porcelain 2>/dev/null) ]] || echo ', changed')
@@ -233,7 +233,7 @@ and bring build/gpu.tar.xz to the same place here"
 
 build() {
   local program known library host folder
-  title "Build" 420 || exit 2
+  title "Build" 420 || { fail "$limit seconds are too few"; exit 2; }
   [[ -n $prebuilt || ! -f build/gpu.tar.xz ]] || prebuilt=build/gpu.tar.xz
   build='' built_here=false
   if [[ -d $prebuilt ]]; then
@@ -430,7 +430,7 @@ EOF
   ((PIPESTATUS[0] == 0)) || say "$python could make no table of them: the lines are in figures.jsonl"
   say '```'
   say "$(head -1 "$scratch/problems.err")"
-  ((code == 0)) || fail "bench_gpu_kernels: exit code $code: $(tail -1 "$scratch/problems.err")"
+  ((code == 0)) || fail "bench_gpu_kernels: exit code $code: $(grep -v '^the deadline' "$scratch/problems.err" | tail -1)"
   ! grep -q '^the deadline' "$scratch/problems.err" ||
     skip "$((wanted - $(reached problems))) of the table's $wanted networks, dtypes and batches, and rows of the last \
 in it: $(grep '^the deadline' "$scratch/problems.err")"
