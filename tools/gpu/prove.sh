@@ -232,7 +232,7 @@ and bring build/gpu.tar.xz to the same place here"
 }
 
 build() {
-  local program known library host folder
+  local programs=(cpvt bench_gpu_kernels test_kernels_cuda test_engine_cuda ptxsim) program known library host folder
   title "Build" 420 || { fail "$limit seconds are too few"; exit 2; }
   [[ -n $prebuilt || ! -f build/gpu.tar.xz ]] || prebuilt=build/gpu.tar.xz
   build='' built_here=false
@@ -244,6 +244,11 @@ build() {
   fi
   [[ -n $build ]] || build_here
   bin=$build/bin
+  # With none of them, the machine need not be kept waiting.
+  [[ -n $(cd "$bin" 2>/dev/null && ls "${programs[@]}" 2>/dev/null) ]] || exit 2
+  for program in "${programs[@]}"; do
+    [[ -x $bin/$program ]] || fail "$program is not there"
+  done
   # cuBLASLt and cuDNN, from PyTorch's wheels too.
   libraries=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64
   for folder in "$wheels"/*/lib; do
@@ -259,9 +264,6 @@ build() {
     libraries+=:$host
     export LD_LIBRARY_PATH=$libraries
   fi
-  for program in cpvt bench_gpu_kernels test_kernels_cuda test_engine_cuda ptxsim; do
-    [[ -x $bin/$program ]] || fail "$program is not there"
-  done
   if [[ -x $bin/cpvt ]] && ! timeout 20 "$bin/cpvt" --version >"$scratch/version" 2>&1; then
     fail "cpvt does not start: $(head -1 "$scratch/version")"
   fi
@@ -336,7 +338,7 @@ engine_tests() {
 goldens() {
   [[ -x $bin/cpvt ]] && $torch && title "Goldens of tests/data/models through cpvt run --device $device" 70 || return 0
   local some=()
-  $dry && some=(--models gap,token --dtypes fp32,fp16 --jobs 1)
+  $dry && some=(--models 'gap,token' --dtypes 'fp32,fp16' --jobs 1)
   within $((budget + 3)) "$python" tools/gpu/check_goldens.py --cpvt "$bin/cpvt" --device "$device" \
     --deadline "$budget" "${some[@]}" | tee -a "$report"
   ((PIPESTATUS[0] == 0)) || fail "goldens"
@@ -393,9 +395,9 @@ compare() { # WHAT FLAGS...
 
 beside_pytorch() {
   [[ -x $bin/cpvt ]] && $torch && title "Whole models beside PyTorch" 130 || return 0
-  say "CPVT-GAP, $($dry && echo 32 || echo 224) px. Host: from fp32 pixels in the host's ordinary (not pinned) memory to"
-  say "logits there, on both sides. Device: one pass by itself without these copies; cpvt as a CUDA graph, PyTorch eagerly"
-  say "and as a CUDA graph. Medians in ms; ratios above 1: for cpvt."
+  say "CPVT-GAP, $($dry && echo 32 || echo 224) px. Host: from fp32 pixels in the host's ordinary (not pinned)"
+  say "memory to logits there, on both sides. Device: one pass by itself without these copies; cpvt as a CUDA graph,"
+  say "PyTorch eagerly and as a CUDA graph. Medians in ms; ratios above 1: for cpvt."
   say ""
   compare models --dtypes fp16 --batches 1,8,32,64,128,256 --seconds 0.15
   if ! $dry; then
@@ -430,7 +432,8 @@ EOF
   ((PIPESTATUS[0] == 0)) || say "$python could make no table of them: the lines are in figures.jsonl"
   say '```'
   say "$(head -1 "$scratch/problems.err")"
-  ((code == 0)) || fail "bench_gpu_kernels: exit code $code: $(grep -v '^the deadline' "$scratch/problems.err" | tail -1)"
+  ((code == 0)) ||
+    fail "bench_gpu_kernels: exit code $code: $(grep -v '^the deadline' "$scratch/problems.err" | tail -1)"
   ! grep -q '^the deadline' "$scratch/problems.err" ||
     skip "$((wanted - $(reached problems))) of the table's $wanted networks, dtypes and batches, and rows of the last \
 in it: $(grep '^the deadline' "$scratch/problems.err")"
