@@ -228,7 +228,7 @@ TEST(Runner, StaysUnderItsLimitWhileRememberingPlans) {
   const size_t limit = 100 << 10;
   Runner runner(small_executable(), limit);
   std::vector<std::pair<std::weak_ptr<const std::byte>, size_t>> tables;
-  for (int side = 1; side <= 12; ++side) {
+  for (int side = 1; side <= 16; ++side) {
     const std::vector<ImageSize> sizes{{4, 4 * side}};
     run(runner, sizes, kMean);
     const Plan& plan = runner.plan(sizes, kMean);
