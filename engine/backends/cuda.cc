@@ -50,6 +50,28 @@ std::shared_ptr<const GeometryTable> list_table(std::function<std::vector<T>(con
       .fill = [list](const TokenLayout& layout, std::span<std::byte> table) { put(list(layout), table.data()); }});
 }
 
+/// A table of two lists: an entry per image, and behind them the tiles.
+template <class PerImage, class Tile>
+std::shared_ptr<const GeometryTable> image_and_tile_table(
+    std::function<std::vector<PerImage>(const TokenLayout&)> images,
+    std::vector<Tile> (*tiles)(std::span<const TokenGrid>)) {
+  const auto tiles_at = [](const TokenLayout& layout) { return behind<PerImage>(layout.images.size()); };
+  return std::make_shared<const GeometryTable>(GeometryTable{
+      .bytes = [tiles_at, tiles](
+                   const TokenLayout& layout) { return tiles_at(layout) + tiles(layout.images).size() * sizeof(Tile); },
+      .fill =
+          [tiles_at, images, tiles](const TokenLayout& layout, std::span<std::byte> table) {
+            put(images(layout), table.data());
+            put(tiles(layout.images), table.data() + tiles_at(layout));
+          }});
+}
+
+/// The tiles of such a table.
+template <class PerImage, class Tile>
+List<Tile> tiles_behind_images(const Call& call) {
+  return List<Tile>(call.table.subspan(behind<PerImage>(call.layout.images.size())));
+}
+
 /// Pixels of a batch as patch_embed takes them, floats or bytes: of each image what whole patches cover.
 struct PixelLayout {
   std::vector<cuda::PatchImage> images;
@@ -124,8 +146,7 @@ class CudaBackend final : public Backend {
         gemm_(gemm),
         threads_(threads),
         attention_table_(list_table<cuda::AttentionTile>(
-            [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })),
-        grid_table_(list_table<TokenGrid>([](const TokenLayout& layout) { return layout.images; })) {
+            [](const TokenLayout& layout) { return cuda::attention_tiles(layout.images); })) {
     check(plugin_.describe(&info_), "reading the device's properties");
     if (info_.major < 8) {
       throw Error("cuda: {} has compute capability {}.{}, expected 8.0 or more", info_.name, info_.major, info_.minor);
@@ -187,27 +208,19 @@ class CudaBackend final : public Backend {
     args.bias = vector(kernel, op.bias);
     args.class_token = op.class_token ? vector(kernel, *op.class_token) : nullptr;
 
-    const auto tiles_at = [](const TokenLayout& layout) { return behind<cuda::PatchImage>(layout.images.size()); };
-    kernel.table = std::make_shared<const GeometryTable>(
-        GeometryTable{.bytes =
-                          [tiles_at](const TokenLayout& layout) {
-                            return tiles_at(layout) + cuda::patch_tiles(layout.images).size() * sizeof(cuda::PatchTile);
-                          },
-                      .fill =
-                          [tiles_at, channels, patch](const TokenLayout& layout, std::span<std::byte> table) {
-                            put(PixelLayout::of(layout, channels, patch).images, table.data());
-                            put(cuda::patch_tiles(layout.images), table.data() + tiles_at(layout));
-                          }});
+    kernel.table = image_and_tile_table<cuda::PatchImage>(
+        [channels, patch](const TokenLayout& layout) { return PixelLayout::of(layout, channels, patch).images; },
+        cuda::patch_tiles);
     kernel.workspace_bytes = [channels, patch](const TokenLayout& layout, const Stream&) {
       return PixelLayout::of(layout, channels, patch).numbers * sizeof(float);
     };
-    kernel.run = [this, args, takes_bytes, tiles_at, channels, patch](const Call& call) {
+    kernel.run = [this, args, takes_bytes, channels, patch](const Call& call) {
       const bool bytes = call.images.front().bytes != nullptr;
       if (bytes && !takes_bytes) {
         throw Error("cuda: bytes of {} channels: expected at most {}, or floats", channels, std::size(args.mean));
       }
       stream(call).upload(call.images, call.workspace, pixel_packing(call.layout, channels, patch, bytes));
-      const List<cuda::PatchTile> tiles(call.table.subspan(tiles_at(call.layout)));
+      const auto tiles = tiles_behind_images<cuda::PatchImage, cuda::PatchTile>(call);
       cuda::PatchEmbedArgs a = args;
       a.pixels_type = bytes ? cuda::Pixels::kU8Interleaved : cuda::Pixels::kF32Planar;
       a.pixels = call.workspace;
@@ -403,30 +416,19 @@ class CudaBackend final : public Backend {
     args.x_stride = args.y_stride = stride(op.width);
     if (op.norm) set_norm(kernel, args, *op.norm);
     args.width = op.width;
-    const auto tiles_at = [](const TokenLayout& layout) { return behind<TokenGrid>(layout.images.size()); };
-    kernel.table = !args.mean ? grid_table_
-                              : std::make_shared<const GeometryTable>(GeometryTable{
-                                    .bytes =
-                                        [tiles_at](const TokenLayout& layout) {
-                                          return tiles_at(layout) +
-                                                 cuda::pool_tiles(layout.images).size() * sizeof(cuda::PoolTile);
-                                        },
-                                    .fill =
-                                        [tiles_at](const TokenLayout& layout, std::span<std::byte> table) {
-                                          put(layout.images, table.data());
-                                          put(cuda::pool_tiles(layout.images), table.data() + tiles_at(layout));
-                                        }});
+    const auto grids = [](const TokenLayout& layout) { return layout.images; };
+    kernel.table = args.mean ? image_and_tile_table<TokenGrid>(grids, cuda::pool_tiles) : list_table<TokenGrid>(grids);
     kernel.workspace_bytes = [width = op.width, mean = args.mean](const TokenLayout& layout, const Stream&) -> size_t {
       if (!mean) return 0;
       return cuda::pool_workspace_bytes(static_cast<int64_t>(layout.images.size()), layout.rows, width);
     };
-    kernel.run = [this, args, tiles_at](const Call& call) {
+    kernel.run = [this, args](const Call& call) {
       cuda::PoolArgs a = args;
       a.x = call.inputs[0];
       a.images = reinterpret_cast<const TokenGrid*>(call.table.data());
       a.image_count = static_cast<int32_t>(call.layout.images.size());
       if (args.mean) {
-        const List<cuda::PoolTile> tiles(call.table.subspan(tiles_at(call.layout)));
+        const auto tiles = tiles_behind_images<TokenGrid, cuda::PoolTile>(call);
         a.tiles = tiles.data;
         a.tile_count = tiles.count;
       }
@@ -528,7 +530,6 @@ class CudaBackend final : public Backend {
   int threads_;
   cuda::DeviceInfo info_;
   std::shared_ptr<const GeometryTable> attention_table_;
-  std::shared_ptr<const GeometryTable> grid_table_;
 };
 
 DType dtype_named(const std::string& name) {

@@ -26,6 +26,7 @@ struct PositionImage {
   int64_t offset;
 };
 
+/// Rows of an image that a block takes.
 constexpr int64_t kPositionRows = 16;
 
 /// A block's share: up to kPositionRows rows of one image, and where their part of its table begins.

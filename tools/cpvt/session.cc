@@ -14,8 +14,9 @@ namespace cpvt::cli {
 
 namespace {
 
-std::unique_ptr<Backend> cpu_backend(const Options& options) {
-  if (options.dtype != "fp32") throw Error("dtype {}: device cpu has fp32 only, so far", options.dtype);
+/// `device`: the CPU, as whoever chose it is to be told of it.
+std::unique_ptr<Backend> cpu_backend(const Options& options, std::string_view device) {
+  if (options.dtype != "fp32") throw Error("dtype {}: device {} has fp32 only, so far", options.dtype, device);
   return make_cpu_backend(thread_count(options));
 }
 
@@ -35,17 +36,14 @@ std::pair<std::string, std::unique_ptr<Backend>> chosen_device(const Options& op
   if (options.device == "cpu" || options.device == "sim") check_gemm(options, options.device);
   if (options.device == "sim") return {"sim", make_cuda_backend(CudaRuntime::kSimulator, options.dtype)};
   if (options.device == "cuda") return {"cuda", cuda_backend(options)};
-  if (options.device == "cpu") return {"cpu", cpu_backend(options)};
+  if (options.device == "cpu") return {"cpu", cpu_backend(options, "cpu")};
   std::unique_ptr<Backend> backend;
   try {
     backend = cuda_backend(options);
   } catch (const Error& error) {  // no plugin, no device, or none that can be used
     messages.note(fmt::format("device auto: cpu ({})", error.what()));
     check_gemm(options, "cpu, which is what auto came to");
-    if (options.dtype != "fp32") {
-      throw Error("dtype {}: device auto came to cpu ({}), which has fp32 only, so far", options.dtype, error.what());
-    }
-    return {"cpu", cpu_backend(options)};
+    return {"cpu", cpu_backend(options, fmt::format("cpu, which is what auto came to ({}),", error.what()))};
   }
   messages.note("device auto: " + backend->name());
   return {"cuda", std::move(backend)};

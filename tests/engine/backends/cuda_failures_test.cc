@@ -43,47 +43,38 @@ class Refusal {
   static inline std::atomic<int> asked_ = 0;
 };
 
-/// The runtime's own function of this name: the plugin has opened it.
-template <class Function>
-Function* real(const char* name) {
-  void* runtime = dlopen("libcudart.so.13", RTLD_NOW | RTLD_NOLOAD);
-  return reinterpret_cast<Function*>(dlsym(runtime, name));
+/// The runtime's own function of this name, which the plugin has opened, unless it is to be refused.
+template <class... Parameters>
+cudaError_t call_unless_refused(const char* name, cudaError_t refusal, Parameters... arguments) {
+  if (Refusal::of(name)) return refusal;
+  static void* const runtime = dlopen("libcudart.so.13", RTLD_NOW | RTLD_NOLOAD);
+  return reinterpret_cast<cudaError_t (*)(Parameters...)>(dlsym(runtime, name))(arguments...);
 }
 
 }  // namespace
 }  // namespace cpvt
 
+using cpvt::call_unless_refused;
+
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 extern "C" {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  if (cpvt::Refusal::of("cudaMalloc")) return cudaErrorMemoryAllocation;
-  static auto* const call = cpvt::real<decltype(cudaMalloc)>("cudaMalloc");
-  return call(memory, bytes);
+  return call_unless_refused("cudaMalloc", cudaErrorMemoryAllocation, memory, bytes);
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-  if (cpvt::Refusal::of("cudaMallocHost")) return cudaErrorMemoryAllocation;
-  static auto* const call = cpvt::real<decltype(cudaMallocHost)>("cudaMallocHost");
-  return call(memory, bytes);
+  return call_unless_refused("cudaMallocHost", cudaErrorMemoryAllocation, memory, bytes);
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  if (cpvt::Refusal::of("cudaMemGetInfo")) return cudaErrorDevicesUnavailable;
-  static auto* const call = cpvt::real<decltype(cudaMemGetInfo)>("cudaMemGetInfo");
-  return call(free, total);
+  return call_unless_refused("cudaMemGetInfo", cudaErrorDevicesUnavailable, free, total);
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
-  if (cpvt::Refusal::of("cudaStreamBeginCapture")) return cudaErrorNotSupported;
-  static auto* const call = cpvt::real<decltype(cudaStreamBeginCapture)>("cudaStreamBeginCapture");
-  return call(stream, mode);
+  return call_unless_refused("cudaStreamBeginCapture", cudaErrorNotSupported, stream, mode);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags) {
-  if (cpvt::Refusal::of("cudaGraphInstantiate")) return cudaErrorMemoryAllocation;
-  static auto* const call = cpvt::real<decltype(cudaGraphInstantiate)>("cudaGraphInstantiate");
-  return call(executable, graph, flags);
+  return call_unless_refused("cudaGraphInstantiate", cudaErrorMemoryAllocation, executable, graph, flags);
 }
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
-  if (cpvt::Refusal::of("cudaLaunchKernelExC")) return cudaErrorLaunchOutOfResources;
-  static auto* const call = cpvt::real<decltype(cudaLaunchKernelExC)>("cudaLaunchKernelExC");
-  return call(config, kernel, arguments);
+  return call_unless_refused("cudaLaunchKernelExC", cudaErrorLaunchOutOfResources, config, kernel, arguments);
 }
 }
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)

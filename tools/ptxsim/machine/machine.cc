@@ -25,26 +25,25 @@ const char* variable(const char* name) {
   return value != nullptr && *value != 0 ? value : nullptr;
 }
 
+/// Whether the whole text is a number.
+template <class Number>
+bool parse(std::string_view text, Number& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
 }  // namespace
 
 Options Options::from_environment() {
   Options o;
   if (const char* v = variable("PTXSIM_GPU")) o.gpu = v;
-  if (const char* v = variable("PTXSIM_THREADS")) {
-    const std::string_view text = v;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), o.threads);
-    if (error != std::errc() || end != text.data() + text.size() || o.threads < 1) {
-      throw Error("PTXSIM_THREADS: expected a number of threads, found '{}'", text);
-    }
+  if (const char* v = variable("PTXSIM_THREADS"); v != nullptr && (!parse(v, o.threads) || o.threads < 1)) {
+    throw Error("PTXSIM_THREADS: expected a number of threads, found '{}'", v);
   }
   o.check = variable("PTXSIM_CHECK") != nullptr && std::strcmp(variable("PTXSIM_CHECK"), "0") != 0;
   o.count = variable("PTXSIM_REPORT") != nullptr;
   if (const char* v = variable("PTXSIM_SCHEDULE"); v != nullptr && std::strcmp(v, "plain") != 0) {
-    const std::string_view text = v;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), o.seed);
-    if (error != std::errc() || end != text.data() + text.size()) {
-      throw Error("PTXSIM_SCHEDULE: expected 'plain' or a number, found '{}'", text);
-    }
+    if (!parse(v, o.seed)) throw Error("PTXSIM_SCHEDULE: expected 'plain' or a number, found '{}'", v);
     o.adversarial = true;
   }
   return o;
