@@ -13,7 +13,8 @@ echo "installing: ${missing[*]}" >&2
 as_root=()
 if ((EUID != 0)); then
   command -v sudo >/dev/null || { echo "cpvt: not root and no sudo; as root: apt-get install ${missing[*]}" >&2; exit 2; }
-  as_root=(sudo -n)  # unattended: it must not ask
+  as_root=(sudo)
+  [[ -t 0 ]] || as_root+=(-n) # nobody is there to be asked for a password
 fi
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

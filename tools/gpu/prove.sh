@@ -214,7 +214,7 @@ build_here() {
     within 60 env INCLUDE="$wheels/cu13/include:$wheels/cudnn/include" \
       cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release >>"$log"
   }
-  configure || { within 150 tools/packages.sh >>"$log" && configure; }
+  configure || { within 150 tools/packages.sh </dev/null >>"$log" && configure; }
   for target in cpvt cpvt_cuda bench_gpu_kernels test_engine_cuda test_kernels_cuda ptxsim; do
     grep -q "build $target: phony" "$build/build.ninja" 2>/dev/null && targets+=("$target")
   done
